@@ -1,0 +1,1 @@
+"""The shipped configurations, by stage, and how to find one by name."""

@@ -1,0 +1,1 @@
+"""The factory: from video files to region shards."""

@@ -1,0 +1,4 @@
+"""The command ``regionvlp``."""
+
+
+def main() -> None: ...

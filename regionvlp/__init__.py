@@ -1,0 +1,52 @@
+"""regionvlp: region features from video, and video-language learning on top of them.
+
+Importing this package is cheap: torch, h5py and PyAV are only imported by the parts that need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regionvlp.regions import VideoRegions as VideoRegions
+    from regionvlp.shards import open_shards as open_shards
+
+__version__ = "0.1.0"
+
+_LAZY = {"VideoRegions": "regionvlp.regions", "open_shards": "regionvlp.shards"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'regionvlp' has no attribute '{name}'")
+
+
+class _FolderMapHint(importlib.abc.MetaPathFinder):
+    """Explains the one trap of the folder map.
+
+    ``extract/``, ``pipelines/`` and ``configs/`` stand beside ``regionvlp/`` in a checkout and are installed inside
+    it. Python started in the root of a checkout sees ``./regionvlp`` first; unless the install is editable, the
+    three are then nowhere to be found. This finder stands last, so it is only asked when everyone else has failed.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in {"regionvlp.extract", "regionvlp.pipelines", "regionvlp.configs"}:
+            raise ModuleNotFoundError(
+                f"{fullname} is not installed beside {__file__}: in a checkout, run 'pip install -e .' "
+                "(or leave the checkout's folder to use an installed wheel)",
+                name=fullname,
+            )
+        return None
+
+
+if not any(type(finder).__name__ == "_FolderMapHint" for finder in sys.meta_path):
+    sys.meta_path.append(_FolderMapHint())

@@ -1,0 +1,62 @@
+"""The errors that users see.
+
+Every error that a user can cause or mend is a :class:`RegionVLPError`: one sentence that says what is wrong and one
+hint that says what to do. The command line prints both on one line each and exits with ``exit_code``; nothing else
+about such an error is worth a traceback. Our own mistakes are assertions and stay ugly.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RegionVLPError(Exception):
+    """Something the user can mend.
+
+    Args:
+        message: what is wrong, naming the file, key or value.
+        hint: what to do about it, as an instruction.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(RegionVLPError):
+    """A configuration that cannot be read: unknown key, wrong type, value out of range."""
+
+
+class InputError(RegionVLPError):
+    """A path, list or file given by the user that cannot be used."""
+
+
+class VideoError(RegionVLPError):
+    """A single video that cannot be read. In an extraction it becomes a failure row, never the end of the run."""
+
+
+class ShardError(RegionVLPError):
+    """A shard folder that is not what it should be: another detector's, unreadable, incomplete."""
+
+
+class WeightsError(RegionVLPError):
+    """Detector or model weights that are missing, of another shape, or of another family."""
+
+
+class NothingDoneError(RegionVLPError):
+    """The run went through, and every single input failed."""
+
+    exit_code = 3
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else ""
