@@ -39,7 +39,20 @@ class InputError(RegionVLPError):
 
 
 class VideoError(RegionVLPError):
-    """A single video that cannot be read. In an extraction it becomes a failure row, never the end of the run."""
+    """A single video that cannot be used. In an extraction it becomes a failure row, never the end of the run.
+
+    Args:
+        message: what is wrong, in words for the failure row.
+        stage: where it happened: ``open``, ``decode``, ``detect`` or ``write``.
+        reason: a short stable word to count by, such as ``empty-file``, ``no-video-stream`` or ``timeout``.
+        transient: whether trying again may help (a killed decoder, an I/O error), as opposed to a damaged file.
+    """
+
+    def __init__(self, message: str, *, stage: str, reason: str, transient: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.stage = stage
+        self.reason = reason
+        self.transient = transient
 
 
 class ShardError(RegionVLPError):
