@@ -1,4 +1,98 @@
-"""The command ``regionvlp``."""
+"""The command ``regionvlp``: a group of lazily imported sub-commands, and what happens to errors.
+
+``regionvlp --help`` must answer at once, so the table below holds each command's one-line help; the module behind a
+command is imported only when that command runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from regionvlp import __version__
+from regionvlp.errors import RegionVLPError, nearest
+
+# name -> (module, one-line help); the module holds a click command named ``command``.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("regionvlp.pipelines.demo", "Render a few clips, extract them, and draw what was written."),
+    "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
+    "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
+    "shards": ("regionvlp.pipelines.shards", "Inspect and verify region shards."),
+    "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
+}
 
 
-def main() -> None: ...
+class LazyGroup(click.Group):
+    """A click group that imports a sub-command's module when the command is asked for, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            hint = nearest(args[0], COMMANDS) or f"commands: {', '.join(sorted(COMMANDS))}"
+            raise RegionVLPError(f"no command '{args[0]}'", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="regionvlp")
+def cli() -> None:
+    """Region features from video, and what can be learnt and found with them.
+
+    Start with 'regionvlp doctor', then 'regionvlp extract --videos DIR --out SHARDS'.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: runs the command line and exits with the project's exit codes.
+
+    0 done, 1 a check found faults, 2 the user's mistake, 3 nothing could be done, 130 interrupted.
+    """
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code. Users' mistakes are one line on standard error."""
+    try:
+        result: Any = cli.main(args=None if args is None else list(args), prog_name="regionvlp", standalone_mode=False)
+    except RegionVLPError as error:
+        return _complain(error.message, error.hint, error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "regionvlp"
+        return _complain(error.format_message().rstrip("."), f"see '{path} --help'", 2)
+    except click.ClickException as error:
+        return _complain(error.format_message(), "", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", "run the same command again to go on", 130)
+    except BrokenPipeError:
+        # The reader of our output is gone ('| head'); keep the interpreter from complaining at exit as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    line = " ".join(message.split())
+    click.echo(f"error: {line}" + (f". Hint: {hint}" if hint else ""), err=True)
+    return code

@@ -1,0 +1,1 @@
+"""One-file HTML pages: everything inside, nothing fetched, every text escaped."""

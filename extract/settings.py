@@ -1,0 +1,46 @@
+"""The configuration of an extraction, section by section; ``configs/extract/default.yaml`` explains every key."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from regionvlp.config import Config
+
+
+class DetectorSettings(Config):
+    """Which detector runs, where, and which regions it keeps."""
+
+    name: str = "auto"
+    device: str = "auto"
+    regions: int = Field(30, ge=1, le=300)
+    selection: str | None = None
+    proposals: int | None = Field(None, ge=1, le=6000)
+
+
+class VideoSettings(Config):
+    """Which frames are read, by which reader, and what a single video may cost."""
+
+    frames: int = Field(8, ge=1, le=1024)
+    decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    max_seconds: float | None = Field(None, gt=0)
+    workers: int | None = Field(None, ge=1, le=256)
+    time_limit: float = Field(120.0, gt=0)
+    memory_limit_mb: int | None = Field(4096, ge=256)
+
+
+class ShardSettings(Config):
+    """How the result lies on disk."""
+
+    format: Literal["hdf5", "parquet"] = "hdf5"
+    dtype: Literal["float16", "float32"] = "float16"
+    size: int = Field(512, ge=1, le=100_000)
+
+
+class ExtractConfig(Config):
+    """Everything ``regionvlp extract`` can be told."""
+
+    detector: DetectorSettings = DetectorSettings()
+    video: VideoSettings = VideoSettings()
+    shards: ShardSettings = ShardSettings()

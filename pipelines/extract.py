@@ -1,0 +1,87 @@
+"""``regionvlp extract``: a folder of videos becomes region shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.extract.launch import Outcome, extract_folder
+from regionvlp.extract.plan import Plan
+from regionvlp.extract.settings import ExtractConfig
+from regionvlp.pipelines.output import console_for, counted_table, human_bytes, json_option, write_json
+from regionvlp.progress import ProgressBar
+
+# option -> the key of the configuration that it sets
+OPTION_KEYS = {
+    "detector": "detector.name",
+    "device": "detector.device",
+    "regions": "detector.regions",
+    "frames": "video.frames",
+    "decoder": "video.decoder",
+    "format": "shards.format",
+    "shard_size": "shards.size",
+}
+
+
+@click.command("extract")
+@click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder with videos and images.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
+@click.option("--detector", metavar="NAME|PATH", help="auto, toy, vg-caffe, or a folder or weights file.  [auto]")
+@click.option("--format", metavar="hdf5|parquet", help="How the shards are stored.  [hdf5]")
+@click.option("--frames", type=int, help="Frames per video, one from each equal segment.  [8]")
+@click.option("--regions", type=int, help="Regions per frame.  [30]")
+@click.option("--shard-size", type=int, help="Videos per shard.  [512]")
+@click.option("--decoder", metavar="auto|pyav|decord|torchcodec", help="Who reads the videos.  [auto]")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 ...  [auto]")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="YAML file; see configs/extract.")
+@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. video.workers=4.")
+@json_option
+def command(
+    videos: Path,
+    out: Path,
+    config_path: Path | None,
+    assignments: tuple[str, ...],
+    json_path: str | None,
+    **options: Any,
+) -> None:
+    """Turn a folder of videos into region shards.
+
+    Runs again and again: what is finished is kept, what is missing is done. A video that cannot be read becomes a
+    failure row with its reason, and the run goes on.
+    """
+    config = load_config(
+        ExtractConfig,
+        read_yaml(config_path) if config_path else {},
+        parse_assignments([f"{OPTION_KEYS[name]}={value}" for name, value in options.items() if value is not None]),
+        parse_assignments(assignments),
+    )
+    console = console_for(json_path)
+    with ProgressBar("extract", "videos", "frames") as bar:
+
+        def on_plan(plan: Plan, left: int) -> None:
+            total, shards = len(plan.rows), len(plan.shards())
+            console.print(f"{total:,} videos in {shards:,} shards; {total - left:,} done before, {left:,} to do")
+            bar.begin(left)
+
+        outcome = extract_folder(videos, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))
+    _summary(outcome, out, json_path)
+
+
+def _summary(outcome: Outcome, out: Path, json_path: str | None) -> None:
+    status, console = outcome.status, console_for(json_path)
+    if outcome.new_videos:
+        rate = outcome.new_frames / max(outcome.seconds, 1e-9)
+        console.print(f"{outcome.new_frames:,} frames in {outcome.seconds:.1f} s ({rate:.1f} frames/s)")
+    else:
+        console.print("nothing left to do")
+    part = f" ({status.partial:,} only in part)" if status.partial else ""
+    console.print(
+        f"{out}: {status.done:,} videos{part}, {status.frames:,} frames, {status.regions:,} regions, "
+        f"{human_bytes(status.bytes)} in {status.shards_done:,} shards; {status.failed:,} failed"
+    )
+    if status.failures:
+        console.print(counted_table("failures", "reason", status.failures))
+    write_json({**status.to_dict(), "new_videos": outcome.new_videos, "seconds": round(outcome.seconds, 3)}, json_path)

@@ -1,0 +1,336 @@
+"""Toy world: short captioned clips of moving shapes, with the true boxes and the words that name them.
+
+In: a seed, a split, a count. Out: :class:`ToyClip`, drawn frame by frame, and mp4 files with an ``annotations.jsonl``.
+Clip number i of a split is a pure function of (seed, split, i), whatever else is drawn. A caption belongs to one split
+alone (by its checksum), and no caption occurs twice within a split, so that training and test share none.
+
+Shape letters: T frames, O objects, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+HEIGHT, WIDTH = 96, 128  # pixels
+NUM_FRAMES, FPS = 16, 8
+TEST_SHARE = 4  # one caption in so many belongs to the test split
+
+Split = Literal["train", "test"]
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "green": (52, 168, 83),
+    "blue": (45, 90, 220),
+    "yellow": (245, 208, 40),
+    "purple": (142, 60, 180),
+    "orange": (245, 130, 30),
+    "pink": (245, 130, 180),
+    "white": (245, 245, 245),
+}
+SHAPES: dict[str, tuple[str, ...]] = {  # shape -> the nouns that captions use for it
+    "circle": ("circle", "disc"),
+    "square": ("square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star",),
+    "ring": ("ring", "hoop"),
+    "cross": ("cross", "plus"),
+    "diamond": ("diamond",),
+    "bar": ("bar", "stick"),
+}
+TEXTURES = ("plain", "striped", "dotted", "checked")
+SIZES: dict[str, tuple[float, tuple[str, ...]]] = {  # size -> radius in pixels, the adjectives
+    "small": (9.0, ("small", "little")),
+    "medium": (13.0, ("",)),
+    "large": (18.0, ("large", "big")),
+}
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "right": ("moves to the right", "slides right", "drifts to the right"),
+    "left": ("moves to the left", "slides left", "drifts to the left"),
+    "up": ("rises", "moves up", "climbs"),
+    "down": ("falls", "moves down", "sinks"),
+    "grow": ("grows", "gets bigger"),
+    "shrink": ("shrinks", "gets smaller"),
+    "appear": ("appears", "shows up"),
+    "still": ("stays still", "does not move"),
+}
+JOINERS = (" while {b}", ", {b}", " and {b}", " as {b}")
+
+
+@dataclass(frozen=True)
+class ToyObject:
+    """One object: how it looks, what it does, and where its noun and colour stand in the caption."""
+
+    shape: str
+    colour: str
+    texture: str
+    size: str
+    action: str
+    noun: str
+    noun_span: tuple[int, int]  # characters of the caption, end exclusive
+    colour_span: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ToyClip:
+    """One clip.
+
+    Attributes:
+        video_id: for example ``test/00007.mp4``.
+        caption: one sentence.
+        objects: O objects, in the order of the caption.
+        boxes: [T, O, 4] float32, ``x1 y1 x2 y2`` in pixels, clipped to the picture; NaN while not to be seen.
+        frames: [T, H, W, 3] uint8 RGB.
+    """
+
+    video_id: str
+    caption: str
+    objects: tuple[ToyObject, ...]
+    boxes: NDArray[np.float32]
+    frames: NDArray[np.uint8]
+
+
+def clips(count: int, *, split: Split, seed: int = 0) -> Iterator[ToyClip]:
+    """Draws the first ``count`` clips of a split, each with a caption of its own."""
+    seen: set[str] = set()
+    for i in range(count):
+        rng = np.random.default_rng([seed, zlib.crc32(split.encode()), i])
+        caption, objects = _draw_caption(rng)
+        while caption in seen or _split_of(caption) != split:
+            caption, objects = _draw_caption(rng)
+        seen.add(caption)
+        frames, boxes = _render(rng, objects)
+        yield ToyClip(f"{split}/{i:05d}.mp4", caption, objects, boxes, frames)
+
+
+def write_clips(folder: Path, count: int, *, split: Split, seed: int = 0) -> list[str]:
+    """Writes the clips of a split as H.264 below ``folder``, then ``<split>.jsonl``: where that lies, all clips do.
+
+    Each of its lines holds ``video_id``, ``caption``, ``split`` and ``objects`` (noun, colour, their character spans,
+    ``boxes``: one ``[x1, y1, x2, y2]`` or null per frame).
+
+    Returns:
+        The video ids, in order.
+    """
+    index = folder / f"{split}.jsonl"
+    lines, ids = [], []
+    for clip in clips(count, split=split, seed=seed):
+        path = folder / clip.video_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(path, clip.frames)
+        ids.append(clip.video_id)
+        lines.append(json.dumps(_annotation(clip, split)))
+    index.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return ids
+
+
+def write_mp4(path: Path, frames: NDArray[np.uint8], fps: int = FPS) -> None:
+    """Writes [T, H, W, 3] uint8 RGB frames as H.264 in mp4 (one thread: the same frames give the same bytes)."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "18", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _annotation(clip: ToyClip, split: Split) -> dict[str, object]:
+    objects = [
+        {
+            "noun": thing.noun,
+            "noun_span": thing.noun_span,
+            "colour": thing.colour,
+            "colour_span": thing.colour_span,
+            "boxes": [None if np.isnan(box[0]) else [round(float(v), 1) for v in box] for box in clip.boxes[:, o]],
+        }
+        for o, thing in enumerate(clip.objects)
+    ]
+    return {"video_id": clip.video_id, "caption": clip.caption, "split": split, "objects": objects}
+
+
+# Captions
+
+
+def _split_of(caption: str) -> Split:
+    return "test" if zlib.crc32(caption.encode()) % TEST_SHARE == 0 else "train"
+
+
+def _draw_caption(rng: np.random.Generator) -> tuple[str, tuple[ToyObject, ...]]:
+    """One or two objects that differ in shape and colour, and a sentence about them."""
+    number = int(rng.integers(1, 3))
+    shapes = rng.choice(list(SHAPES), number, replace=False)
+    colours = rng.choice(list(COLOURS), number, replace=False)
+    caption = ""
+    objects = []
+    for o in range(number):
+        texture, size, action = (str(rng.choice(list(names))) for names in (TEXTURES, SIZES, ACTIONS))
+        noun = str(rng.choice(SHAPES[shapes[o]]))
+        adjective = str(rng.choice(SIZES[size][1]))
+        words = [adjective, str(colours[o]), texture if texture != "plain" else "", noun]
+        if rng.random() < 0.3:  # adjectives of colour and texture come in either order
+            words[1], words[2] = words[2], words[1]
+        phrase = " ".join(word for word in words if word)
+        article = "an" if phrase[0] in "aeiou" else "a"
+        clause = f"{article} {phrase} {rng.choice(ACTIONS[action])}"
+        if o:
+            clause = str(rng.choice(JOINERS)).format(b=clause)
+        start = len(caption)
+        caption += clause
+        objects.append(
+            ToyObject(
+                str(shapes[o]), str(colours[o]), texture, size, action, noun,
+                _span(caption, noun, start), _span(caption, str(colours[o]), start),
+            )
+        )  # fmt: skip
+    return caption, tuple(objects)
+
+
+def _span(caption: str, word: str, start: int) -> tuple[int, int]:
+    at = f" {caption} ".index(f" {word} ", start)  # whole words only: the 'bar' of 'a bar', not of 'barn'
+    return at, at + len(word)
+
+
+# Pictures
+
+
+def _render(rng: np.random.Generator, objects: tuple[ToyObject, ...]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    frames = np.repeat(_background(rng)[None], NUM_FRAMES, axis=0)
+    boxes = np.full((NUM_FRAMES, len(objects), 4), np.nan, np.float32)
+    angles = rng.uniform(-0.3, 0.3, len(objects))
+    spots = _spots(rng, len(objects))
+    for o, thing in enumerate(objects):
+        fill = _texture(thing)
+        for t in range(NUM_FRAMES):
+            x, y, radius = _pose(thing, spots[o], t / (NUM_FRAMES - 1))
+            if radius < 2:
+                continue
+            mask = _mask(thing.shape, x, y, radius, float(angles[o]))
+            alpha = mask[..., None].astype(np.float32) / 255
+            frames[t] = np.round(frames[t] * (1 - alpha) + fill * alpha).astype(np.uint8)
+            ys, xs = np.nonzero(mask > 127)
+            if len(xs):
+                boxes[t, o] = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+    noise = rng.integers(-6, 7, frames.shape[1:3])[None, :, :, None]
+    return np.clip(frames.astype(np.int16) + noise, 0, 255).astype(np.uint8), boxes
+
+
+def _spots(rng: np.random.Generator, number: int) -> list[tuple[float, float]]:
+    """Middles of the objects' ways: side by side, so that two objects may cross but do not hide each other for long."""
+    columns = rng.permutation(number)
+    width = WIDTH / number
+    return [(float(width * (c + rng.uniform(0.38, 0.62))), float(HEIGHT * rng.uniform(0.4, 0.6))) for c in columns]
+
+
+def _pose(thing: ToyObject, spot: tuple[float, float], when: float) -> tuple[float, float, float]:
+    """Centre and radius in pixels at time ``when`` in [0, 1]."""
+    x, y = spot
+    radius = SIZES[thing.size][0]
+    swing = 2 * when - 1
+    match thing.action:
+        case "right":
+            x += 26 * swing
+        case "left":
+            x -= 26 * swing
+        case "up":
+            y -= 22 * swing
+        case "down":
+            y += 22 * swing
+        case "grow":
+            radius *= 0.5 + when
+        case "shrink":
+            radius *= 1.5 - when
+        case "appear":
+            radius *= 0.0 if when < 0.35 else 1.0
+    return x, y, radius
+
+
+def _mask(shape: str, x: float, y: float, radius: float, angle: float) -> NDArray[np.uint8]:
+    """[H, W] uint8 coverage of a shape, drawn at twice the size for smooth edges."""
+    scale = 2
+    picture = Image.new("L", (WIDTH * scale, HEIGHT * scale))
+    draw = ImageDraw.Draw(picture)
+
+    def turn(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        cos, sin = math.cos(angle), math.sin(angle)
+        return [
+            ((x + radius * (px * cos - py * sin)) * scale, (y + radius * (px * sin + py * cos)) * scale)
+            for px, py in points
+        ]
+
+    if shape in ("circle", "ring"):
+        for size, shade in ((1.0, 255),) if shape == "circle" else ((1.0, 255), (0.55, 0)):
+            r = radius * size
+            draw.ellipse([(x - r) * scale, (y - r) * scale, (x + r) * scale, (y + r) * scale], fill=shade)
+    else:
+        for polygon in _POLYGONS[shape]:
+            draw.polygon(turn(polygon), fill=255)
+    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+
+
+def _rectangle(w: float, h: float) -> list[tuple[float, float]]:
+    return [(-w, -h), (w, -h), (w, h), (-w, h)]
+
+
+def _star() -> list[tuple[float, float]]:
+    radii = [1.15 if k % 2 == 0 else 0.48 for k in range(10)]
+    return [(r * math.sin(math.pi * k / 5), -r * math.cos(math.pi * k / 5)) for k, r in enumerate(radii)]
+
+
+_POLYGONS: dict[str, list[list[tuple[float, float]]]] = {  # unit size, y downwards
+    "square": [_rectangle(0.88, 0.88)],
+    "triangle": [[(0.0, -1.05), (1.05, 0.85), (-1.05, 0.85)]],
+    "star": [_star()],
+    "cross": [_rectangle(1.0, 0.34), _rectangle(0.34, 1.0)],
+    "diamond": [[(0.0, -1.2), (0.8, 0.0), (0.0, 1.2), (-0.8, 0.0)]],
+    "bar": [_rectangle(1.25, 0.36)],
+}
+
+
+def _texture(thing: ToyObject) -> NDArray[np.float32]:
+    """[H, W, 3] float32 colours that the object's mask cuts out."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    match thing.texture:
+        case "striped":
+            dark = (x + y) % 8 < 3
+        case "dotted":
+            dark = ((x % 7) - 3) ** 2 + ((y % 7) - 3) ** 2 <= 3
+        case "checked":
+            dark = (x // 4 + y // 4) % 2 == 0
+        case _:
+            dark = np.zeros_like(x, bool)
+    base = np.array(COLOURS[thing.colour], np.float32)
+    return np.where(dark[..., None], base * 0.35, base).astype(np.float32)
+
+
+def _background(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8: a dull gradient with clutter, muted so that the objects' colours stay theirs."""
+    corners = rng.uniform(60, 150, (2, 2, 1)) + rng.uniform(-18, 18, (2, 2, 3))
+    small = Image.fromarray(corners.astype(np.uint8))
+    picture = small.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(int(rng.integers(6, 14))):
+        x, y = rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT)
+        w, h = rng.uniform(3, 26, 2)
+        grey = int(rng.integers(50, 170))
+        tint = tuple(int(np.clip(grey + d, 0, 255)) for d in rng.integers(-12, 13, 3))
+        match int(rng.integers(3)):
+            case 0:
+                draw.rectangle([x, y, x + w, y + h], fill=tint)
+            case 1:
+                draw.ellipse([x, y, x + w, y + h], outline=tint)
+            case _:
+                draw.line([x, y, x + rng.uniform(-40, 40), y + rng.uniform(-40, 40)], fill=tint, width=1)
+    return np.asarray(picture)

@@ -1,0 +1,37 @@
+"""Rendering of one-file pages: jinja2 with escaping on, pictures inlined as JPEG."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+_environment = Environment(
+    loader=PackageLoader("regionvlp.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fills ``template`` (a file of this folder) and writes the page to ``path``, whole or not at all."""
+    html = _environment.get_template(template).render(**values)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(path)
+
+
+def inline_jpeg(picture: NDArray[np.uint8], quality: int = 85) -> str:
+    """A [H, W, 3] uint8 RGB picture as a ``data:`` URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,41 @@
+"""What tests share: fabricated clips, and where the sample data lies if it lies here at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regionvlp.pipelines.toyworld import write_mp4
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLE_DATA = Path(os.environ.get("REGIONVLP_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder of real videos, images and annotation files; tests that need it are skipped without it."""
+    if not SAMPLE_DATA.is_dir():
+        pytest.skip(f"no sample data at {SAMPLE_DATA} (set REGIONVLP_DATA)")
+    return SAMPLE_DATA
+
+
+@pytest.fixture
+def make_clip() -> Callable[..., Path]:
+    """Writes a small clip of a square that moves over noise; the seed decides its looks."""
+
+    def make(path: Path, seed: int = 0, frames: int = 12, height: int = 64, width: int = 80) -> Path:
+        rng = np.random.default_rng(seed)
+        pictures = np.repeat(rng.integers(60, 160, (1, height, width, 3), dtype=np.uint8), frames, axis=0)
+        colour = rng.integers(0, 256, 3)
+        for t in range(frames):
+            x, y = 4 + 3 * t, 8 + 2 * t
+            pictures[t, y : y + 20, x : x + 20] = colour
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(path, pictures)
+        return path
+
+    return make
