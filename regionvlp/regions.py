@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,3 +156,25 @@ class VideoRegions:
             attribute_scores=attribute_scores,
             num_regions=np.array([len(frame) for frame in frames], np.int32),
         )
+
+
+def location_vectors(
+    boxes: NDArray[np.float32], image_size: NDArray[np.int32], dim: Literal[6, 7] = 7
+) -> NDArray[np.float32]:
+    """Where a region lies in its frame, as the models read it.
+
+    Args:
+        boxes: [..., R, 4] ``x1 y1 x2 y2`` in pixels.
+        image_size: [..., 2] (height, width) of the frame, one per leading index of ``boxes``.
+        dim: 7 for the paper (DemoVLP section 3.1: ``x1 y1 x2 y2 w h w*h``), 6 for its public code (without the
+            area), which released checkpoints need. All values are relative to the size of the frame.
+
+    Returns:
+        [..., R, dim] float32.
+    """
+    height, width = (image_size[..., None, i : i + 1].astype(np.float32) for i in (0, 1))
+    x1, y1, x2, y2 = np.split(boxes.astype(np.float32), 4, axis=-1)
+    w, h = (x2 - x1) / width, (y2 - y1) / height
+    # The far corner is formed from the near one and the side, as the public code does: the same to rounding.
+    parts = [x1 / width, y1 / height, x1 / width + w, y1 / height + h, w, h]
+    return np.concatenate([*parts, w * h] if dim == 7 else parts, axis=-1)
