@@ -137,7 +137,8 @@ class VideoRegions:
         class_ids, attribute_ids = np.zeros(size, np.int32), np.zeros(size, np.int32)
         for f, frame in enumerate(frames):
             k = len(frame)
-            features[f, :k] = frame.features
+            with np.errstate(over="ignore"):  # beyond float16 it becomes infinite, which no shard takes
+                features[f, :k] = frame.features
             boxes[f, :k] = frame.boxes
             scores[f, :k] = frame.scores
             class_ids[f, :k] = frame.class_ids

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from regionvlp.shards.schema import ShardSpec as ShardSpec
     from regionvlp.shards.schema import check_regions as check_regions
     from regionvlp.shards.summary import inspect as inspect
-    from regionvlp.shards.verify import Fault as Fault
-    from regionvlp.shards.verify import verify as verify
+    from regionvlp.shards.verification import Fault as Fault
+    from regionvlp.shards.verification import verify as verify
     from regionvlp.shards.writer import ShardWriter as ShardWriter
 
 _HOME = {
@@ -47,16 +47,13 @@ _HOME = {
     "receipts": ["Failure", "Partial", "Receipt", "finished_shards", "library_versions", "read_receipts"],
     "schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
     "summary": ["inspect"],
-    "verify": ["Fault", "verify"],
+    "verification": ["Fault", "verify"],
     "writer": ["ShardWriter"],
 }
 _LAZY = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'regionvlp.shards' has no attribute '{name}'")
-    # Kept in the namespace: the function `verify` must win over the sub-module of that name, which importing it sets.
-    value = getattr(importlib.import_module(f"regionvlp.shards.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"regionvlp.shards.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'regionvlp.shards' has no attribute '{name}'")

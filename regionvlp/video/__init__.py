@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from regionvlp.video.find import check_video_id as check_video_id
     from regionvlp.video.find import find_videos as find_videos
     from regionvlp.video.pool import DecodePool as DecodePool
-    from regionvlp.video.survey import VideoInfo as VideoInfo
-    from regionvlp.video.survey import probe as probe
     from regionvlp.video.readers import READERS as READERS
     from regionvlp.video.readers import available_readers as available_readers
     from regionvlp.video.readers import read_frames as read_frames
     from regionvlp.video.sampling import uniform_indices as uniform_indices
+    from regionvlp.video.survey import VideoInfo as VideoInfo
+    from regionvlp.video.survey import probe as probe
 
 _HOME = {
     "DecodePool": "pool",

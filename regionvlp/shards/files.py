@@ -1,0 +1,182 @@
+"""Files that appear whole or not at all, and JSON documents that notice when they were damaged.
+
+A file is written under a temporary name in its own folder (``shard-00000.h5.HOST-PID.tmp``), flushed to the disk, and
+renamed. What a killed process left behind is told by its pid and removed when the same file is next written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from regionvlp.errors import ShardError
+from regionvlp.shards.schema import SCHEMA_VERSION
+
+_HOST = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())[:64]
+_TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<host>[A-Za-z0-9_-]*)-(?P<pid>\d+)\.tmp", re.DOTALL)
+
+
+def temporary_path(path: Path) -> Path:
+    """The name under which this process writes ``path`` before renaming it."""
+    return path.with_name(f"{path.name}.{_HOST}-{os.getpid()}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """True for a name of the form of :func:`temporary_path`, whoever made it."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def in_use(name: str) -> bool:
+    """True where the process that a temporary name belongs to is running on this machine."""
+    match = _TEMPORARY.fullmatch(name)
+    if match is None or match["host"] != _HOST:
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
+    """Removes temporary files whose process on this machine is dead; those of other machines are left alone.
+
+    Args:
+        folder: where to look.
+        target: only leftovers of the file of this name; of any file by default.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        match = _TEMPORARY.fullmatch(name)
+        if match and match["host"] == _HOST and target in (None, match["target"]) and not in_use(name):
+            (folder / name).unlink(missing_ok=True)
+            removed.append(folder / name)
+    return removed
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flushes ``temporary`` to the disk and renames it to ``path``; after a power cut either is whole."""
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to; publishes it as ``path`` at the end, removes it on any exception."""
+    remove_leftovers(path.parent, path.name)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_once(path: Path, text: str) -> bool:
+    """Writes a new file whole; of several processes at once exactly one succeeds.
+
+    Returns:
+        False where ``path`` exists already, and is then untouched.
+    """
+    remove_leftovers(path.parent, path.name)
+    temporary = temporary_path(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _fsync(temporary)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return _create_without_links(path, text)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync_folder(path.parent)
+    return True
+
+
+def _create_without_links(path: Path, text: str) -> bool:
+    """For file systems without hard links (mounted cloud drives): exclusive, though not whole after a power cut."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    _fsync(path)
+    return True
+
+
+def document_text(values: dict[str, Any]) -> str:
+    """``values`` as JSON with a digest of the rest as its last key."""
+    plain = json.dumps(values, indent=2)
+    return json.dumps({**values, "digest": hashlib.sha256(plain.encode()).hexdigest()}, indent=2) + "\n"
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Reads what :func:`document_text` wrote, without the digest.
+
+    Raises:
+        ShardError: the file is missing, cannot be read, was written by a newer version, or changed since it was
+            written.
+    """
+    hint = "restore the file, or delete it to have its part done again"
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except OSError as error:
+        raise ShardError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
+    except ValueError:
+        raise ShardError(f"{path} is damaged: it is not JSON", hint) from None
+    if not isinstance(values, dict):
+        raise ShardError(f"{path} is damaged: it is not a JSON object", hint)
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ShardError(
+            f"{path} was written by a newer regionvlp (schema {version}, this one reads up to {SCHEMA_VERSION})",
+            "pip install --upgrade regionvlp",
+        )
+    values.pop("digest", None)
+    # Compared as text, so that a flipped bit shows wherever it is, spaces and key names included.
+    if document_text(values) != text:
+        raise ShardError(f"{path} is damaged: it does not match its own digest", hint)
+    return values
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits, read once in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_folder(folder: Path) -> None:
+    try:
+        _fsync(folder)
+    except OSError as error:
+        # Some network and user-space file systems cannot flush a folder; there is nothing more to be done on them.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise

@@ -1,0 +1,98 @@
+"""Where is a video? A lookup from id to (shard, row) in about 25 bytes a video besides the ids themselves.
+
+A dictionary of two and a half million ids takes half a gigabyte, and in every forked worker again, since counting
+references copies its pages. These arrays are shared by a fork and pickled fast.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """Ids of N videos in P shards, made by :func:`build_index`.
+
+    Attributes:
+        text: all ids as UTF-8, one after the other.
+        ends: [N + 1] int64, where each id ends in ``text``, led by a 0.
+        shards: [P] int64, shard numbers.
+        starts: [P + 1] int64, position of each shard's first video, closed by N.
+        hashes: [N] uint32, CRC-32 of the ids, ascending.
+        order: [N] int64, position of the video that each hash belongs to.
+    """
+
+    text: bytes
+    ends: NDArray[np.int64]
+    shards: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    hashes: NDArray[np.uint32]
+    order: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids in the order of shards and rows."""
+        return (self._id(position).decode() for position in range(len(self)))
+
+    def find(self, video_id: str) -> tuple[int, int] | None:
+        """Shard number and row of a video, or None."""
+        try:
+            wanted = video_id.encode()
+        except UnicodeEncodeError:
+            return None
+        value = np.uint32(zlib.crc32(wanted))
+        place = int(np.searchsorted(self.hashes, value))
+        while place < len(self) and self.hashes[place] == value:
+            position = int(self.order[place])
+            if self._id(position) == wanted:
+                return self._place(position)
+            place += 1
+        return None
+
+    def duplicates(self) -> Iterator[tuple[str, int, int]]:
+        """Yields (id, shard, shard) for every id met a second time."""
+        repeated = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
+        suspects = np.unique(self.order[np.concatenate([repeated, repeated + 1])])
+        seen: dict[bytes, int] = {}
+        for position in map(int, suspects):
+            first = seen.setdefault(self._id(position), position)
+            if first != position:
+                yield self._id(position).decode(), self._place(first)[0], self._place(position)[0]
+
+    def _id(self, position: int) -> bytes:
+        return self.text[self.ends[position] : self.ends[position + 1]]
+
+    def _place(self, position: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self.starts, position, side="right")) - 1
+        return int(self.shards[shard]), position - int(self.starts[shard])
+
+
+def build_index(shards: Iterable[tuple[int, list[str]]]) -> VideoIndex:
+    """Indexes (shard number, ids of its rows) pairs, one shard at a time. Duplicate ids are kept, for the caller to
+    ask for."""
+    numbers, counts = [], []
+    pieces, lengths, hashes = [], [], []
+    for number, ids in shards:
+        encoded = [video_id.encode() for video_id in ids]
+        numbers.append(number)
+        counts.append(len(ids))
+        pieces.append(b"".join(encoded))
+        lengths.append(np.array([len(one) for one in encoded], np.int64))
+        hashes.append(np.array([zlib.crc32(one) for one in encoded], np.uint32))
+    values = np.concatenate([np.empty(0, np.uint32), *hashes])
+    order = np.argsort(values, kind="stable")
+    return VideoIndex(
+        text=b"".join(pieces),
+        ends=np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])),
+        shards=np.array(numbers, np.int64),
+        starts=np.cumsum(np.array([0, *counts], np.int64)),
+        hashes=values[order],
+        order=order,
+    )

@@ -1,0 +1,175 @@
+"""Reads shards: a mapping from video id to :class:`VideoRegions`, for any number of processes and threads.
+
+In: a shard folder. Out: videos, or single frames of them. Only shards that have a receipt exist.
+
+What is kept between reads is numbers (where each frame lies) and a few plain file descriptors that are only ever read
+at explicit offsets. Neither minds a fork, and pickling leaves the descriptors out, so a reader made before the workers
+of a loader start works in each of them, forked or spawned.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from regionvlp.errors import InputError, ShardError, nearest
+from regionvlp.regions import VideoRegions
+from regionvlp.shards.datafile import DataFile
+from regionvlp.shards.formats import Layout, format_of
+from regionvlp.shards.index import VideoIndex, build_index
+from regionvlp.shards.manifest import Manifest
+from regionvlp.shards.receipts import Failure, read_receipts
+
+
+class UnknownVideoError(ShardError, KeyError):
+    """A video id that the shards do not hold."""
+
+
+class ShardReader(Mapping[str, VideoRegions]):
+    """The videos of a shard folder. Made by :func:`open_shards`.
+
+    Args:
+        folder: the shard folder.
+        max_open_files: data files kept open at a time in one process.
+
+    Attributes:
+        manifest: what all shards have in common.
+        failures: videos that have no rows, and why, in the order of their shards.
+    """
+
+    def __init__(self, folder: Path, max_open_files: int = 64) -> None:
+        assert max_open_files >= 1, "a reader needs a file to read from"
+        self.manifest = Manifest.read(folder)
+        self.failures: list[Failure] = []
+        self._folder = folder
+        self._max_open_files = max_open_files
+        self._shards: list[int] = []
+        for receipt in read_receipts(folder):
+            self.failures += receipt.failures
+            if receipt.file is not None:
+                self._shards.append(receipt.shard)
+        self._layouts: dict[int, Layout] = {}
+        self._files: dict[int, DataFile] = {}
+
+    @cached_property
+    def video_ids(self) -> list[str]:
+        """All ids, in the order of shards and rows."""
+        return list(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and self._index.find(video_id) is not None
+
+    def __getitem__(self, video_id: str) -> VideoRegions:
+        """Reads one video, as it was written.
+
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds it. ShardError: its file is damaged or gone.
+        """
+        shard, row = self._find(video_id)
+        frames = int(self._layout(shard).num_frames[row])
+        return self._file(shard).read(video_id, row, 0, frames)
+
+    def frame(self, video_id: str, slot: int) -> VideoRegions:
+        """Reads frame ``slot`` of a video and nothing else, as a video of F = 1.
+
+        Raises:
+            IndexError: the video has no such frame. Otherwise as for a whole video.
+        """
+        shard, row = self._find(video_id)
+        frames = int(self._layout(shard).num_frames[row])
+        if not 0 <= slot < frames:
+            raise IndexError(f"frame {slot} of {video_id!r}, which has {frames}")
+        return self._file(shard).read(video_id, row, slot, slot + 1)
+
+    def num_frames(self, video_id: str) -> int:
+        """F of a video, without reading it."""
+        shard, row = self._find(video_id)
+        return int(self._layout(shard).num_frames[row])
+
+    def close(self) -> None:
+        """Closes the files; a later read opens them again."""
+        self._files.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_files": {}, "_layouts": {}}
+        state.pop("video_ids", None)
+        return state
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
+        return f"<ShardReader {str(self._folder)!r}: {len(self._shards)} shards, {m.format}, {m.dtype} {size} a video>"
+
+    @cached_property
+    def _index(self) -> VideoIndex:
+        ids = format_of(self.manifest).read_ids
+        index = build_index((shard, ids(self._path(shard), self.manifest)) for shard in self._shards)
+        for video_id, first, second in index.duplicates():
+            raise ShardError(
+                f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}",
+                f"run: regionvlp shards verify '{self._folder}'",
+            )
+        return index
+
+    def _find(self, video_id: str) -> tuple[int, int]:
+        place = self._index.find(video_id)
+        if place is None:
+            raise UnknownVideoError(f"{self._folder} holds no video {video_id!r}", self._hint(video_id))
+        return place
+
+    def _hint(self, video_id: str) -> str:
+        failed = next((failure for failure in self.failures if failure.video_id == video_id), None)
+        if failed:
+            return f"its extraction failed: {failed.reason}"
+        # Comparing with each of a million ids would take longer than the whole run.
+        close = nearest(video_id, self) if len(self) <= 1000 else ""
+        return close or "ids are paths below the folder that was extracted, extension included"
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / self.manifest.data_name(shard)
+
+    def _layout(self, shard: int) -> Layout:
+        layout = self._layouts.get(shard)
+        if layout is None:
+            layout = format_of(self.manifest).read_layout(self._path(shard), self.manifest)
+            self._layouts[shard] = layout
+        return layout
+
+    def _file(self, shard: int) -> DataFile:
+        # The least recently used file is let go, not closed: a thread that is just reading from it still holds it.
+        file = self._files.pop(shard, None) or DataFile(self._path(shard), self.manifest, self._layout(shard))
+        self._files[shard] = file
+        for idle in list(self._files)[: -self._max_open_files]:
+            self._files.pop(idle, None)
+        return file
+
+
+def open_shards(path: str | os.PathLike[str], *, max_open_files: int = 64) -> ShardReader:
+    """Opens a shard folder for reading.
+
+    Args:
+        path: the folder.
+        max_open_files: data files kept open at a time in each process that reads.
+
+    Raises:
+        InputError: there is no such folder. ShardError: it is not a shard folder, or a receipt is damaged.
+    """
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise InputError(f"no shard folder at {path}", "check the path")
+    return ShardReader(folder, max_open_files)

@@ -1,0 +1,156 @@
+"""Receipts: one JSON file a shard, written after its data; progress is read from receipts and from nothing else.
+
+In: what a worker knows when a shard is done. Out: ``shard-00000.json`` and back.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from regionvlp import __version__
+from regionvlp.errors import ShardError
+from regionvlp.shards.files import document_text, read_document, replacing
+from regionvlp.shards.schema import SCHEMA_VERSION, shard_stem
+
+_RECEIPT_NAME = re.compile(r"shard-(\d{5,})\.json")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video without rows, and why.
+
+    Attributes:
+        video_id: the video.
+        stage: where it failed: ``open``, ``decode``, ``detect`` or ``write``.
+        reason: a short stable word to count by.
+        error: class name of the exception.
+        message: in words.
+        attempt: how many times it was tried, from 1.
+        transient: whether trying again may help.
+    """
+
+    video_id: str
+    stage: str
+    reason: str
+    error: str
+    message: str
+    attempt: int = 1
+    transient: bool = False
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A video of which only a part could be used; it has rows.
+
+    Attributes:
+        video_id: the video.
+        frames_announced: frames that the file claims to hold, None where it does not say.
+        frames_decoded: frames that came out.
+        packets_skipped: damaged packets passed over.
+    """
+
+    video_id: str
+    frames_announced: int | None
+    frames_decoded: int
+    packets_skipped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """Proof that a shard is done.
+
+    Attributes:
+        shard: its number.
+        file: name of the data file beside the receipt, None where every video failed.
+        format: ``hdf5`` or ``parquet``.
+        bytes, sha256: of the data file; 0 and None where there is none.
+        videos, frames, regions: what the data file holds.
+        failures: videos without rows.
+        partial: videos used in part.
+        versions: of Python and the libraries that took part.
+        detector: identity of the detector, as in the manifest.
+        timings: seconds by name.
+        created: time of writing, ISO 8601 in UTC.
+        schema_version: see :mod:`regionvlp.shards.schema`.
+    """
+
+    shard: int
+    file: str | None
+    format: str
+    bytes: int
+    sha256: str | None
+    videos: int
+    frames: int
+    regions: int
+    failures: list[Failure]
+    partial: list[Partial]
+    versions: dict[str, str]
+    detector: dict[str, Any]
+    timings: dict[str, float]
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Writes the receipt into ``folder``, whole or not at all."""
+        values = asdict(self)
+        values = {"schema_version": values.pop("schema_version"), **values}
+        with replacing(receipt_path(folder, self.shard)) as temporary:
+            temporary.write_text(document_text(values), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Receipt:
+        """Reads one receipt.
+
+        Raises:
+            ShardError: it is missing, damaged, newer than this program, or lies under another shard's name.
+        """
+        values = read_document(path)
+        try:
+            values["failures"] = [Failure(**failure) for failure in values["failures"]]
+            values["partial"] = [Partial(**partial) for partial in values["partial"]]
+            receipt = cls(**values)
+        except (TypeError, KeyError):
+            hint = "delete it to have its shard done again"
+            raise ShardError(f"{path} is damaged: its fields are not a receipt's", hint) from None
+        if path.name != receipt_path(path.parent, receipt.shard).name:
+            raise ShardError(f"{path} is the receipt of shard {receipt.shard}", "give the file its own name back")
+        return receipt
+
+
+def receipt_path(folder: Path, number: int) -> Path:
+    """Where the receipt of shard ``number`` lies."""
+    return folder / f"{shard_stem(number)}.json"
+
+
+def finished_shards(folder: Path) -> list[int]:
+    """Numbers of the shards that have a receipt, ascending, from file names alone."""
+    return sorted(int(match[1]) for name in os.listdir(folder) if (match := _RECEIPT_NAME.fullmatch(name)))
+
+
+def read_receipts(folder: Path) -> Iterator[Receipt]:
+    """Yields the receipts of a folder in the order of their shards.
+
+    Raises:
+        ShardError: see :meth:`Receipt.read`.
+    """
+    for number in finished_shards(folder):
+        yield Receipt.read(receipt_path(folder, number))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that decide the numbers, found without importing them."""
+    versions = {"regionvlp": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "av", "decord", "torchcodec", "numpy", "h5py", "pyarrow"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

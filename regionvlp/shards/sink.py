@@ -1,0 +1,90 @@
+"""The file that HDF5 writes into, which never tells HDF5 that a write failed.
+
+HDF5 cannot let go of a file whose last pieces it could not write: after a full disk it keeps the file in its caches,
+tries again at every turn, and ends the process with a segmentation fault. So it is told that all went well, what it
+writes from then on is dropped, and the caller raises the error that is kept here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Sink:
+    """A new file at ``path``, open for reading and writing; the methods are those that h5py asks of a file object.
+
+    Attributes:
+        error: what the first failed call raised, None while all is well. An interrupt that arrives in the middle of a
+            call is kept in the same way.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.error: BaseException | None = None
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._position = 0
+        self._dropping = False
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to ``offset`` from the start, from here, or from the end of the file."""
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._descriptor).st_size}
+        self._position = bases[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        """Writes all of ``data`` at the position, or drops it after an error."""
+
+        def write() -> None:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self._descriptor, data[done:], self._position + done)
+
+        self._attempt(write)
+        self._position += len(data)
+        return len(data)
+
+    def readinto(self, data: memoryview) -> int:
+        """Fills ``data`` from the position; what was never written reads as zeros, as everywhere in HDF5."""
+        data[:] = bytes(len(data))
+        self._attempt(lambda: os.preadv(self._descriptor, [data], self._position))
+        self._position += len(data)
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        """Sets the size of the file."""
+        self._attempt(lambda: os.ftruncate(self._descriptor, size))
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def close(self) -> None:
+        """Closes the file, also after an error; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError as error:
+                self.error = self.error or error
+
+    def drop(self) -> None:
+        """From here on nothing is written any more, as after an error."""
+        self._dropping = True
+
+    def raise_error(self) -> None:
+        """Raises what went wrong, if anything did."""
+        if self.error is not None:
+            raise self.error
+
+    def _attempt(self, call: Callable[[], object]) -> None:
+        if self._dropping:
+            return
+        try:
+            call()
+        except BaseException as error:
+            self.error, self._dropping = error, True

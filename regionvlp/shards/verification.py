@@ -1,0 +1,175 @@
+"""Verifies a shard folder: every fault is found and named, and a recorded failure is not a fault.
+
+In: a folder. Out: a list of faults, empty where the folder is whole and its plan is done.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from regionvlp.errors import InputError, ShardError
+from regionvlp.shards.datafile import DataFile
+from regionvlp.shards.files import in_use, is_temporary, sha256_of
+from regionvlp.shards.formats import Layout, format_of
+from regionvlp.shards.index import build_index
+from regionvlp.shards.manifest import MANIFEST_NAME, Manifest
+from regionvlp.shards.plan import PLAN_NAME, PlanTable, read_plan
+from regionvlp.shards.receipts import Receipt, finished_shards, receipt_path
+from regionvlp.shards.schema import find_problem
+
+_DATA_NAME = re.compile(r"shard-(\d{5,})\.(h5|parquet)")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it should be.
+
+    Attributes:
+        shard: its number, None where no single shard is at fault.
+        file: name of the file within the folder.
+        message: what is wrong, in words.
+    """
+
+    shard: int | None
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.message}"
+
+
+def verify(folder: str | os.PathLike[str], *, deep: bool = True) -> list[Fault]:
+    """Checks a shard folder.
+
+    Args:
+        folder: the shard folder.
+        deep: also read every byte: checksums, and the numbers of every video. Without it, what file names, sizes, ids,
+            receipts and plan tell.
+
+    Returns:
+        The faults, by shard; those of the folder itself first.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    path = Path(folder).absolute()
+    if not path.is_dir():
+        raise InputError(f"no shard folder at {folder}", "check the path")
+    try:
+        manifest = Manifest.read(path)
+    except ShardError as error:
+        return [Fault(None, MANIFEST_NAME, error.message)]
+    return _Verification(path, manifest, deep).run()
+
+
+class _Verification:
+    def __init__(self, folder: Path, manifest: Manifest, deep: bool) -> None:
+        self._folder, self._manifest, self._deep = folder, manifest, deep
+        self._faults: list[Fault] = []
+        self._plan: PlanTable | None = None
+
+    def run(self) -> list[Fault]:
+        try:
+            self._plan = read_plan(self._folder)
+        except ShardError as error:
+            self._fault(None, PLAN_NAME, error.message)
+        self._check_names()
+        # One shard's ids at a time: what is kept of them is the index.
+        index = build_index(self._check_shards())
+        for video_id, first, second in index.duplicates():
+            self._fault(second, self._manifest.data_name(second), f"{video_id!r} is in shard {first} as well")
+        return sorted(self._faults, key=lambda fault: -1 if fault.shard is None else fault.shard)
+
+    def _fault(self, shard: int | None, file: str, message: str) -> None:
+        self._faults.append(Fault(shard, file, message))
+
+    def _check_names(self) -> None:
+        """What the names of files tell: leftovers, data without a receipt, planned shards that are not done."""
+        finished = set(finished_shards(self._folder))
+        for name in sorted(os.listdir(self._folder)):
+            if is_temporary(name) and not in_use(name):
+                self._fault(None, name, "left by a process that ended while writing; delete it")
+            data = _DATA_NAME.fullmatch(name)
+            if data and (int(data[1]) not in finished or name != self._manifest.data_name(int(data[1]))):
+                self._fault(int(data[1]), name, "data without a receipt")
+        if self._plan is not None:
+            for shard in self._plan.shards():
+                if shard not in finished:
+                    self._fault(shard, receipt_path(self._folder, shard).name, "not done: planned, but has no receipt")
+
+    def _check_shards(self) -> Iterator[tuple[int, list[str]]]:
+        """Checks every shard that has a receipt and yields its number and the ids of its rows."""
+        for shard in finished_shards(self._folder):
+            name = receipt_path(self._folder, shard).name
+            try:
+                receipt = Receipt.read(self._folder / name)
+            except ShardError as error:
+                self._fault(shard, name, error.message)
+                continue
+            wanted = self._manifest.data_name(shard) if receipt.videos else None
+            if receipt.file != wanted or receipt.format != self._manifest.format:
+                self._fault(shard, name, f"names the data file {receipt.file!r}, expected {wanted!r}")
+                continue
+            if receipt.file is None and (self._folder / self._manifest.data_name(shard)).exists():
+                self._fault(shard, self._manifest.data_name(shard), "the receipt says that there is no data file")
+            try:
+                ids = self._check_data(receipt)
+            except ShardError as error:
+                self._fault(shard, self._manifest.data_name(shard), error.message)
+                continue
+            self._check_rows(receipt, ids)
+            yield shard, ids
+
+    def _check_data(self, receipt: Receipt) -> list[str]:
+        """Checks the data file of a receipt and returns the ids of its rows; raises ShardError at the first fault."""
+        if receipt.file is None:
+            return []
+        path = self._folder / receipt.file
+        try:
+            size = path.stat().st_size
+            if size != receipt.bytes:
+                raise ShardError(f"{size} bytes, the receipt says {receipt.bytes}")
+            # Before anything is parsed: a library may do worse than raise when it reads a damaged file.
+            if self._deep and sha256_of(path) != receipt.sha256:
+                raise ShardError("its bytes changed: the checksum is not the receipt's")
+        except OSError as error:
+            raise ShardError(f"cannot be read: {error.strerror or error}") from error
+        ids = format_of(self._manifest).read_ids(path, self._manifest)
+        layout = format_of(self._manifest).read_layout(path, self._manifest)
+        found = {"videos": len(ids), "frames": int(layout.num_frames.sum())}
+        if self._deep:
+            found["regions"] = self._check_numbers(DataFile(path, self._manifest, layout), ids, layout)
+        for name, count in found.items():
+            if count != getattr(receipt, name):
+                raise ShardError(f"{count} {name}, the receipt says {getattr(receipt, name)}")
+        return ids
+
+    @staticmethod
+    def _check_numbers(file: DataFile, ids: list[str], layout: Layout) -> int:
+        """Reads every video; returns the number of regions."""
+        regions = 0
+        for row, (video_id, frames) in enumerate(zip(ids, layout.num_frames, strict=True)):
+            video = file.read(video_id, row, 0, int(frames))
+            problem = find_problem(video)
+            if problem:
+                raise ShardError(f"{video_id!r}: {problem}")
+            regions += int(video.num_regions.sum())
+        return regions
+
+    def _check_rows(self, receipt: Receipt, ids: list[str]) -> None:
+        """Compares rows and failures with the plan."""
+        name = receipt_path(self._folder, receipt.shard).name
+        rows, failed = set(ids), {failure.video_id for failure in receipt.failures}
+        for video_id in sorted(rows & failed):
+            self._fault(receipt.shard, name, f"{video_id!r} has rows and is reported as failed")
+        if self._plan is None:
+            return
+        planned = set(self._plan.video_ids(receipt.shard))
+        for video_id in sorted(planned - rows - failed):
+            self._fault(receipt.shard, name, f"{video_id!r} is planned, but has neither rows nor a failure")
+        for video_id in sorted((rows | failed) - planned):
+            self._fault(receipt.shard, name, f"{video_id!r} is not planned for this shard")

@@ -1,0 +1,93 @@
+"""Why a video cannot be used: the short words that failure rows are counted by, and how FFmpeg's errors map to them.
+
+Every failure of this package is a :class:`~regionvlp.errors.VideoError` whose ``reason`` is a key of
+:data:`REASONS` and whose ``stage`` is ``open`` or ``decode``.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import av
+
+from regionvlp.errors import VideoError
+
+REASONS = {
+    "missing-file": "nothing lies at the path, or it is a broken link",
+    "empty-file": "the file has no bytes",
+    "not-a-video": "the content is no video that FFmpeg knows (a text or web page under a video's name)",
+    "not-an-image": "the content is no picture that Pillow knows",
+    "no-video-stream": "the file holds sound or subtitles only",
+    "no-frames": "the file is sound but holds no picture (within the time asked for)",
+    "damaged": "it begins like a video or picture, but too little of it can be decoded",
+    "unreadable": "decord or torchcodec gives up on this file or is not exact on its kind; PyAV may read it",
+    "too-large": "a picture has more than 2**27 pixels",
+    "io-error": "the disk or network failed while reading, or permission is missing",
+    "out-of-memory": "decoding needs more memory than one decoder may take",
+    "timeout": "decoding took longer than the limit",
+    "decoder-crashed": "the decoding process died",
+    "internal": "a bug in a reader; the message holds its last line",
+}
+
+# How the files of the usual containers begin: (offset, bytes).
+_VIDEO_MARKS = (
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (0, b"RIFF"),
+    (0, b"GIF8"),
+    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
+    (0, b"FLV"),
+    (0, b"OggS"),
+    (0, b"\x30\x26\xb2\x75"),  # ASF: wmv
+)
+
+
+def read_head(path: Path) -> bytes:
+    """Returns the first 16 bytes of a file that may be a video.
+
+    Raises:
+        VideoError: the file is missing, empty, a folder, or cannot be read.
+    """
+    try:
+        if stat.S_ISREG(path.stat().st_mode) and path.stat().st_size == 0:
+            raise VideoError(f"'{path}' is empty", stage="open", reason="empty-file")
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise from_os(error, path, stage="open") from error
+
+
+def from_os(error: OSError, path: Path, *, stage: str) -> VideoError:
+    """Turns an operating-system error on ``path`` into a :class:`VideoError`."""
+    words = error.strerror or str(error)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return VideoError(f"'{path}' does not exist or is a broken link", stage=stage, reason="missing-file")
+    if isinstance(error, IsADirectoryError):
+        return VideoError(f"'{path}' is a folder", stage=stage, reason="not-a-video")
+    transient = not isinstance(error, PermissionError)
+    return VideoError(f"'{path}' cannot be read: {words}", stage=stage, reason="io-error", transient=transient)
+
+
+def from_ffmpeg(error: av.FFmpegError, path: Path, *, head: bytes) -> VideoError:
+    """Turns FFmpeg's refusal to open ``path``, whose first bytes are ``head``, into a :class:`VideoError`."""
+    if isinstance(error, OSError):
+        return from_os(error, path, stage="open")
+    words = ffmpeg_words(error)
+    if any(head[offset : offset + len(mark)] == mark for offset, mark in _VIDEO_MARKS):
+        return VideoError(f"'{path}' begins like a video but is damaged: {words}", stage="open", reason="damaged")
+    return VideoError(f"'{path}' is not a video: {words}", stage="open", reason="not-a-video")
+
+
+def ffmpeg_words(error: av.FFmpegError) -> str:
+    """Returns what FFmpeg said, in one line without the path: the code's meaning and the last line of its log."""
+    words = (error.strerror or str(error)).strip()
+    text = str(error.log[-1]).strip() if error.log else ""
+    return f"{words}; {text}" if text else words
+
+
+def out_of_memory(path: Path, *, stage: str) -> VideoError:
+    """The error for a file whose decoding ran into the memory limit."""
+    return VideoError(f"'{path}' needs more memory than a decoder may take", stage=stage, reason="out-of-memory")

@@ -1,0 +1,235 @@
+"""What a video file holds, found by walking over its packets without decoding any.
+
+In: a path. Out: a :class:`Survey`: the facts a person asks for (:class:`VideoInfo`) and the table of packets that the
+readers plan with. Header frame counts lie (HMDB51: one too many; Matroska and fragmented MP4: none), so the packets
+are counted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from regionvlp.errors import VideoError
+from regionvlp.video.decoded import MAX_PIXELS
+from regionvlp.video.failures import ffmpeg_words, from_ffmpeg, from_os, out_of_memory, read_head
+
+# FFmpeg's names of the two families of containers whose timestamps can be relied on.
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+MATROSKA = "matroska,webm"
+# Formats that hold no pictures but name files that do. A video in a folder must not lead to others.
+_LISTS = {"concat", "dash", "hls", "imf"}
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
+# Where nothing in the file tells its rate, this one turns indices into seconds.
+_DEFAULT_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """The facts about the best video stream of a file, as FFmpeg chooses it.
+
+    Attributes:
+        container: FFmpeg's name of the container, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
+        codec: FFmpeg's name of the codec, such as ``h264``.
+        width, height: pixels as stored; a rotation tag may swap them in the decoded frames.
+        fps: average frames per second.
+        duration: seconds from the first packet to the end of the last one, None where packets have no times.
+        packets: packets that show a picture: the best guess at the number of frames without decoding.
+        frames_announced: the larger of ``packets`` and what the header promises; a cut file has fewer packets.
+    """
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    fps: float
+    duration: float | None
+    packets: int
+    frames_announced: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A :class:`VideoInfo` and the packets in the order of the file.
+
+    Attributes:
+        info: the facts.
+        pts: time at which each packet's picture is shown, in units of ``time_base``.
+        dts: time at which each packet is decoded, in units of ``time_base``.
+        keys: positions in ``pts`` of the packets at which decoding can start.
+        discarded: packets that are in the file and never shown (edit lists, hidden pictures of VP8).
+        time_base: seconds per unit.
+        end: pictures from this time on were not asked for; None: all were.
+    """
+
+    info: VideoInfo
+    pts: list[int | None]
+    dts: list[int | None]
+    keys: list[int]
+    discarded: int
+    time_base: Fraction
+    end: int | None
+
+    def display_times(self) -> list[float | None]:
+        """Returns the seconds at which each packet's picture is shown, rising; all None where one has no time."""
+        stamps = [stamp for stamp in self.pts if stamp is not None]
+        if len(stamps) < len(self.pts):
+            return [None] * len(self.pts)
+        return [float(stamp * self.time_base) for stamp in sorted(stamps)]
+
+
+def probe(path: Path, *, max_seconds: float | None = None) -> VideoInfo:
+    """Reads the facts about a video without decoding it: milliseconds for a clip.
+
+    Args:
+        path: the file.
+        max_seconds: look at the first so many seconds only.
+
+    Raises:
+        VideoError: stage ``open``: it cannot be opened, or has no video stream.
+    """
+    return survey(path, max_seconds=max_seconds).info
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a file and gives its best video stream, to be decoded with one thread.
+
+    Neither the stream nor a packet of it may be used after the block: they would read freed memory.
+    """
+    head = read_head(path)
+    # A name such as 'a%03d.gif' means a numbered series of files to FFmpeg unless it is told the format.
+    known_format = "gif" if head.startswith(b"GIF8") else None
+    try:
+        # The absolute path cannot be taken for a URL or an option, and nothing that a file refers to is fetched.
+        container = av.open(
+            os.path.abspath(path),
+            format=known_format,
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file"},
+        )
+    except MemoryError as error:
+        raise out_of_memory(path, stage="open") from error
+    except av.FFmpegError as error:
+        raise from_ffmpeg(error, path, head=head) from error
+    with container:
+        if container.format.name in _LISTS:
+            raise VideoError(f"'{path}' is a list of other files, not a video", stage="open", reason="not-a-video")
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream):
+            raise VideoError(f"'{path}' holds no pictures, only sound or text", stage="open", reason="no-video-stream")
+        # One process per core decodes more clips than many threads in one decoder.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def shown_packets(
+    container: InputContainer, stream: VideoStream, path: Path, faults: list[str]
+) -> Iterator[av.Packet[VideoStream]]:
+    """Yields the packets of a stream from where the container stands; a damaged rest ends it and joins ``faults``."""
+    try:
+        for packet in container.demux(stream):
+            # Size 0 is PyAV's mark of the end, or AVI's "show the last picture again"; to a decoder it means flush.
+            if packet.size:
+                yield packet
+    except MemoryError as error:
+        raise out_of_memory(path, stage="decode") from error
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # the disk or the network, not the file
+            raise from_os(error, path, stage="decode") from error
+        faults.append(ffmpeg_words(error))
+
+
+def survey(path: Path, *, max_seconds: float | None = None) -> Survey:
+    """Walks over the packets of a video, or of its first ``max_seconds``, without decoding them.
+
+    Raises:
+        VideoError: it cannot be opened, has no video stream, or its pictures are too large.
+    """
+    with open_video(path) as (container, stream):
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise VideoError(f"'{path}' has pictures of {width}x{height}", stage="open", reason="too-large")
+        codec = stream.codec_context.codec.canonical_name
+        time_base = Fraction(stream.time_base or Fraction(1, 1000))
+        pts: list[int | None] = []
+        dts: list[int | None] = []
+        keys: list[int] = []
+        discarded, last_duration, end = 0, 0, None
+        limit = math.inf if max_seconds is None else max_seconds
+        for packet in shown_packets(container, stream, path, faults=[]):
+            start = packet.dts if packet.pts is None else packet.pts
+            if end is None and start is not None and limit < math.inf:
+                end = int(start + limit / time_base)
+            if is_past(packet, end):
+                break
+            if packet.is_discard or (codec == "vp8" and _is_hidden_vp8(packet)):
+                discarded += 1
+                continue
+            if packet.is_keyframe:
+                keys.append(len(pts))
+            pts.append(packet.pts)
+            dts.append(packet.dts)
+            last_duration = packet.duration or last_duration
+        packets = sum(1 for stamp in pts if end is None or stamp is None or stamp < end)
+        duration = _duration(pts, dts, last_duration, time_base)
+        # A header speaks of the whole video, not of its first seconds.
+        promised = _promised(container, stream, packets, duration) if end is None else 0
+        info = VideoInfo(
+            container=container.format.name,
+            codec=codec,
+            width=width,
+            height=height,
+            fps=_fps(stream, packets, duration),
+            duration=None if duration is None else min(duration, limit),
+            packets=packets,
+            frames_announced=max(packets, promised),
+        )
+    return Survey(info, pts, dts, keys, discarded, time_base, end)
+
+
+def is_past(packet: av.Packet[VideoStream], end: int | None) -> bool:
+    """Whether this packet and all that follow are shown at ``end`` or later: pictures are decoded before they show."""
+    return end is not None and packet.dts is not None and packet.dts >= end
+
+
+def _is_hidden_vp8(packet: av.Packet[VideoStream]) -> bool:
+    """Whether a VP8 packet is a picture that others refer to and nobody sees (RFC 6386, section 9.1)."""
+    return not memoryview(packet)[0] & 0x10
+
+
+def _promised(container: InputContainer, stream: VideoStream, packets: int, duration: float | None) -> int:
+    """Returns how many frames the header promises, 0 if it promises none or something absurd."""
+    if container.format.name == MP4:
+        # An MP4 header counts frames that its edit list hides; FFmpeg's index of the file does not.
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    if container.format.name == MATROSKA:
+        # Matroska counts no frames, but most writers note how long the pictures last.
+        noted = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))
+        seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + float(noted[3]) if noted else 0.0
+        return round(packets * seconds / duration) if duration else 0
+    # Each frame takes a byte or more.
+    return stream.frames if stream.frames <= container.size else 0
+
+
+def _duration(pts: list[int | None], dts: list[int | None], last_duration: int, time_base: Fraction) -> float | None:
+    stamps = [shown if shown is not None else decoded for shown, decoded in zip(pts, dts, strict=True)]
+    known = [stamp for stamp in stamps if stamp is not None]
+    return float((max(known) - min(known) + last_duration) * time_base) if known else None
+
+
+def _fps(stream: VideoStream, packets: int, duration: float | None) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    if rate:
+        return float(rate)
+    return packets / duration if duration else _DEFAULT_FPS

@@ -1,0 +1,73 @@
+"""torchcodec by choice: optional, and only for kinds of files on which its exact mode was found exact.
+
+It reads by index only, and gives other frames on AVI, on MPEG streams and with edit lists; those it is not asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regionvlp.errors import InputError, VideoError
+from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
+from regionvlp.video.sampling import uniform_indices
+from regionvlp.video.survey import MATROSKA, MP4, Survey, survey
+
+try:
+    from torchcodec.decoders import VideoDecoder
+except (ImportError, OSError, RuntimeError) as error:  # a wheel for another torch, or no FFmpeg libraries
+    raise InputError(
+        f"torchcodec is installed but cannot be loaded: {str(error).strip().splitlines()[0]}",
+        "it needs FFmpeg's shared libraries and the torch it was built for; --decoder pyav needs neither",
+    ) from error
+
+
+def read(path: Path, count: int, max_seconds: float | None, min_decoded: float) -> DecodedVideo:
+    """Reads a video with torchcodec; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
+    found = survey(path, max_seconds=max_seconds)
+    packets, announced = found.info.packets, found.info.frames_announced
+    check_enough(path, packets, announced, min_decoded)
+    wanted = uniform_indices(packets, count)
+    try:
+        decoder = VideoDecoder(str(path.absolute()), dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=1)
+        exact = _is_exact(path, found, decoder)
+        frames = list(decoder.get_frames_at(indices=wanted).data.numpy()) if exact else []
+    except (RuntimeError, IndexError, ValueError) as error:
+        words = str(error).strip().splitlines()[0]
+        raise VideoError(
+            f"torchcodec cannot decode '{path}': {words}",
+            stage="decode",
+            reason="unreadable",
+            hint="--decoder pyav reads more kinds of files and passes over damage",
+        ) from error
+    if not exact:
+        raise VideoError(
+            f"torchcodec is not exact on '{path}' ({found.info.codec} in {found.info.container})",
+            stage="open",
+            reason="unreadable",
+            hint="--decoder pyav reads it",
+        )
+    times = found.display_times()
+    return DecodedVideo(
+        frames=frames,
+        frame_index=np.asarray(wanted, dtype=np.int64),
+        frame_time=frame_times(wanted, [times[index] for index in wanted], found.info.fps),
+        frames_announced=announced,
+        frames_decoded=packets,
+        packets_skipped=0,
+        frames_read=len(frames),
+        reader="torchcodec",
+    )
+
+
+def _is_exact(path: Path, found: Survey, decoder: Any) -> bool:
+    """Whether access by index gives the frames that reading forward gives."""
+    whole = found if found.end is None else survey(path)
+    stamps = [stamp for stamp in whole.pts if stamp is not None]
+    return (
+        whole.info.container in {MP4, MATROSKA, "gif"}
+        and whole.discarded == 0
+        and len(set(stamps)) == len(whole.pts) == len(decoder)
+    )
