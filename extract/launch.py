@@ -9,15 +9,17 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from regionvlp.errors import InputError, NothingDoneError
-from regionvlp.extract.plan import Plan, extend_plan
+from regionvlp.extract.plan import update_plan
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.status import Status, folder_status
 from regionvlp.extract.worker import process_shard
-from regionvlp.shards import Manifest, finished_shards, read_plan, remove_stale_files, write_plan
-from regionvlp.video import DecodePool, find_videos
+from regionvlp.shards import Manifest, PlanTable, finished_shards, read_plan, remove_leftovers, write_plan
+from regionvlp.video import DecodePool, VideoFile, find_videos
+from regionvlp.video.readers import check_reader
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def extract_folder(
     out: Path,
     config: ExtractConfig,
     *,
-    on_plan: Callable[[Plan, int], None] = lambda plan, left: None,
+    on_plan: Callable[[int, int], None] = lambda planned, left: None,
     on_video: Callable[[int], None] = lambda frames: None,
 ) -> Outcome:
     """Turns the videos below ``videos`` into region shards in ``out``, going on where an earlier call stopped.
@@ -53,7 +55,7 @@ def extract_folder(
         videos: a folder of videos and images (or one file).
         out: the shard folder; created if need be.
         config: see :class:`ExtractConfig`.
-        on_plan: called once, with the plan and the number of videos still to do.
+        on_plan: called once, with the number of videos planned and of those still to do.
         on_video: called after each video with the number of frames written (0 for a failure).
 
     Raises:
@@ -83,7 +85,7 @@ def extract_folder(
         max_seconds=config.video.max_seconds,
         memory_limit_mb=config.video.memory_limit_mb,
     ) as pool:
-        manifest = Manifest(
+        wanted = Manifest(
             format=config.shards.format,
             dtype=config.shards.dtype,
             frames=config.video.frames,
@@ -91,34 +93,46 @@ def extract_folder(
             feature_width=detector.feature_width,
             shard_size=config.shards.size,
             detector=detector.identity(),
-            video={"reader": pool.reader, "sampling": "uniform", "max_seconds": config.video.max_seconds},
+            video={"reader": check_reader(config.video.decoder), "sampling": "uniform", "max_seconds": config.video.max_seconds},
         )
-        manifest.create_or_check(out)
-        remove_stale_files(out)
-        plan = extend_plan(read_plan(out), found, config.shards.size)
-        if plan.added:
-            write_plan(out, plan.rows)
-        if plan.changed:
-            log.warning(
-                "%d videos changed since they were planned (first: %s); their shards are kept as they are. "
-                "Extract into a new --out to use the new ones.",
-                len(plan.changed),
-                plan.changed[0],
-            )
-        done = finished_shards(out)
-        todo = {number: rows for number, rows in plan.shards().items() if number not in done}
-        on_plan(plan, sum(len(rows) for rows in todo.values()))
+        manifest = Manifest.create_or_check(out, wanted)
+        remove_leftovers(out)
+        plan = _plan(out, found, config.shards.size)
+        done = set(finished_shards(out))
+        todo = [number for number in plan.shards() if number not in done]
+        new_videos = sum(len(plan.video_ids(number)) for number in todo)
+        on_plan(len(plan), new_videos)
         new_frames = 0
-        for number, rows in todo.items():
+        files = {video.video_id: video.path for video in found}
+        for number in todo:
+            rows = plan.rows(number)
             receipt = process_shard(
-                out, number, rows, plan.files, manifest=manifest, detector=detector, pool=pool, on_video=on_video
+                out, number, rows, files, manifest=manifest, detector=detector, pool=pool, on_video=on_video
             )
             new_frames += receipt.frames
     status = folder_status(out)
     if status.done == 0:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(status.failures.items()))
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in status.failures.items())
         raise NothingDoneError(
             f"none of the {status.videos} videos could be extracted: {reasons}",
             f"the receipts in {out} say why for each",
         )
-    return Outcome(status, sum(len(rows) for rows in todo.values()), new_frames, time.monotonic() - started)
+    return Outcome(status, new_videos, new_frames, time.monotonic() - started)
+
+
+def _plan(out: Path, found: list[VideoFile], shard_size: int) -> PlanTable:
+    """The plan of the folder, extended by the videos that are new."""
+    planned = read_plan(out) or ()
+    update = update_plan(planned, found, shard_size)
+    if update.changed:
+        log.warning(
+            "%d videos changed since they were planned (first: %s); what was extracted of them is kept. "
+            "Extract into a new --out to use the new files.",
+            len(update.changed),
+            update.changed[0],
+        )
+    if update.added:
+        write_plan(out, chain(planned, update.added))
+    plan = read_plan(out)
+    assert plan is not None, "find_videos() never returns an empty list"
+    return plan

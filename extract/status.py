@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regionvlp.shards import Manifest, finished_shards, read_plan, read_receipt
+from regionvlp.shards import inspect
 
 
 @dataclass(frozen=True)
@@ -49,26 +48,24 @@ def folder_status(folder: Path) -> Status:
     """Counts what ``folder`` holds.
 
     Raises:
-        ShardError: the folder is no shard folder, or a receipt cannot be read.
+        InputError: there is no such folder. ShardError: it is no shard folder, or a file of it cannot be read.
     """
-    Manifest.read(folder)
-    plan = read_plan(folder)
-    receipts = [read_receipt(folder, number) for number in finished_shards(folder)]
-    done = sum(receipt.videos for receipt in receipts)
-    failures = Counter(failure.reason for receipt in receipts for failure in receipt.failures)
-    failed = sum(failures.values())
+    summary = inspect(folder)
+    done, failed = summary["videos"], summary["failed"]
     # A set that was imported rather than extracted has receipts and no plan.
-    videos = len(plan) or done + failed
+    planned = summary["videos_planned"]
+    videos = done + failed if planned is None else planned
+    shards = summary["shards_planned"]
     return Status(
         videos=videos,
         done=done,
         failed=failed,
         left=videos - done - failed,
-        partial=sum(len(receipt.partial) for receipt in receipts),
-        frames=sum(receipt.frames for receipt in receipts),
-        regions=sum(receipt.regions for receipt in receipts),
-        bytes=sum(receipt.bytes for receipt in receipts),
-        shards=len({row.shard for row in plan}) or len(receipts),
-        shards_done=len(receipts),
-        failures=dict(sorted(failures.items())),
+        partial=summary["partial"],
+        frames=summary["frames"],
+        regions=summary["regions"],
+        bytes=summary["bytes"],
+        shards=summary["shards_done"] if shards is None else shards,
+        shards_done=summary["shards_done"],
+        failures=summary["failures"],
     )

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionvlp.errors import ShardError, VideoError
+from regionvlp.errors import VideoError
 from regionvlp.regions import VideoRegions
-from regionvlp.shards import Failure, Manifest, PartialVideo, PlanRow, Receipt, ShardWriter
-from regionvlp.shards.receipts import software_versions
+from regionvlp.shards import Failure, Manifest, Partial, PlanRow, Receipt, ShardWriter
+from regionvlp.shards.schema import find_problem
 
 if TYPE_CHECKING:
     from regionvlp.extract.detector import RegionDetector
@@ -32,7 +32,7 @@ class ShardTally:
     """What happened to the videos of one shard."""
 
     failures: list[Failure] = field(default_factory=list)
-    partial: list[PartialVideo] = field(default_factory=list)
+    partial: list[Partial] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode_wait": 0.0, "detect": 0.0, "write": 0.0})
 
 
@@ -81,8 +81,6 @@ def process_shard(
             except VideoError as error:
                 tally.failures.append(_failure(row.video_id, error))
             except (RuntimeError, ValueError, MemoryError) as error:
-                if isinstance(error, ShardError):
-                    raise
                 broken_in_a_row += 1
                 if broken_in_a_row == DETECTOR_FAILURES_IN_A_ROW:
                     raise
@@ -92,8 +90,6 @@ def process_shard(
         return writer.finish(
             failures=tally.failures,
             partial=tally.partial,
-            versions=software_versions(),
-            detector=detector.identity(),
             timings={name: round(seconds, 3) for name, seconds in tally.seconds.items()},
         )
 
@@ -132,11 +128,13 @@ def _one_video(
         slots=manifest.regions,
         dtype=manifest.dtype,
     )
+    if problem := find_problem(regions):
+        raise VideoError(problem, stage="detect", reason="bad-numbers")
     tally.seconds["decode_wait"] += decoded - started
     tally.seconds["detect"] += time.perf_counter() - decoded
     if video.packets_skipped or video.frames_decoded < video.frames_announced:
         tally.partial.append(
-            PartialVideo(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped)
+            Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped)
         )
     return regions
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from regionvlp import __version__
@@ -81,28 +82,26 @@ def _torch() -> list[Finding]:
 def _readers() -> list[Finding]:
     from regionvlp.video import available_readers
 
-    mend = {
-        "pyav": "pip install av",
-        "decord": "pip install decord (x86-64 Linux only); not needed, pyav is the default",
-        "torchcodec": "pip install torchcodec, and FFmpeg from the system; not needed, pyav is the default",
-    }
-    return [
-        Finding(
-            f"reader {reader.name}",
-            "ok" if reader.usable else "missing" if reader.name == "pyav" else "optional",
-            reader.detail,
-            "" if reader.usable else mend[reader.name],
-        )
-        for reader in available_readers()
-    ]
+    findings = []
+    for name, found in available_readers().items():
+        _, missing, mend = found.partition("missing: ")
+        if not missing:
+            findings.append(Finding(f"reader {name}", "ok", found))
+        elif name == "pyav":
+            findings.append(Finding(f"reader {name}", "missing", "not installed; it is the default", mend))
+        else:
+            findings.append(Finding(f"reader {name}", "optional", "not installed; pyav is the default", mend))
+    return findings
 
 
 def _detectors() -> list[Finding]:
     from regionvlp.extract.detector import weights_status
 
     return [
-        Finding(f"detector {weights.name}", "ok" if weights.usable else "optional", weights.detail, weights.mend)
-        for weights in weights_status()
+        Finding(f"detector {row['name']}", "ok", f"{row['what']}: {row['where']}")
+        if row["usable"]
+        else Finding(f"detector {row['name']}", "optional", f"{row['what']}: not found", row["hint"])
+        for row in weights_status()
     ]
 
 
@@ -129,9 +128,9 @@ def command(json_path: str | None) -> int:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(finding.name, f"[{STYLES[finding.mark]}]{finding.mark}[/]", finding.found)
+        table.add_row(finding.name, f"[{STYLES[finding.mark]}]{finding.mark}[/]", escape(finding.found))
         if finding.mend:
-            table.add_row("", "", f"[dim]-> {finding.mend}[/]")
+            table.add_row("", "", f"[dim]-> {escape(finding.mend)}[/]")
     console_for(json_path).print(table)
     missing = [finding.name for finding in findings if finding.mark == "missing"]
     write_json({"missing": missing, "findings": [asdict(finding) for finding in findings]}, json_path)

@@ -9,7 +9,6 @@ import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.extract.launch import Outcome, extract_folder
-from regionvlp.extract.plan import Plan
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.pipelines.output import console_for, counted_table, human_bytes, json_option, write_json
 from regionvlp.progress import ProgressBar
@@ -61,9 +60,8 @@ def command(
     console = console_for(json_path)
     with ProgressBar("extract", "videos", "frames") as bar:
 
-        def on_plan(plan: Plan, left: int) -> None:
-            total, shards = len(plan.rows), len(plan.shards())
-            console.print(f"{total:,} videos in {shards:,} shards; {total - left:,} done before, {left:,} to do")
+        def on_plan(planned: int, left: int) -> None:
+            console.print(f"{planned:,} videos; {planned - left:,} handled before, {left:,} to do")
             bar.begin(left)
 
         outcome = extract_folder(videos, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))

@@ -41,8 +41,10 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
 
     Recorded failures of single videos are not faults.
     """
-    from regionvlp.shards import inspect, verify
+    from regionvlp.shards import Manifest, inspect, verify
 
+    if not any(shards.glob("shard-*")):
+        Manifest.read(shards)  # a folder of something else is a mistake, not a fault
     faults = verify(shards, deep=not quick)
     console = console_for(json_path)
     for fault in faults:
