@@ -1,0 +1,115 @@
+"""Other ways to compare tokens with tokens, which DemoVLP is ablated against (its tables 4 and 5).
+
+FILIP (Yao et al., 2022) lets every token pick its single best partner; there is no attention and no focusing.
+TACo (Yang et al., 2021) contrasts single content words: which of the videos shows this noun or verb?
+
+Shape letters: V videos of N regions, T captions of W words, B pairs; Q query items of N tokens, C context items of M.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from regionvlp.errors import InputError
+from regionvlp.losses.contrastive import info_nce
+from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.region_word import RegionWordScores
+from regionvlp.losses.token_pairs import (
+    UnitTokens,
+    check_comparable,
+    full_precision,
+    in_blocks,
+    masked_mean,
+    pair_cosines,
+    unit_tokens,
+)
+from regionvlp.models.encoded import Encoded
+
+
+def filip_scores(*, video: Encoded, text: Encoded) -> RegionWordScores:
+    """FILIP's token-wise maximum similarity, both scores [videos, texts].
+
+    v2l is the mean over valid regions of the best cosine with a valid word, l2v the mean over valid words of the best
+    with a valid region. An item without valid tokens scores 0 with zero gradient.
+    """
+    v2l_VT = _best_match(query=video, context=text)
+    l2v_TV = _best_match(query=text, context=video)
+    return RegionWordScores(v2l_VT, l2v_TV.T)
+
+
+def filip_similarity(*, video: Encoded, text: Encoded) -> Tensor:
+    """[texts, videos]: the sum of both scores."""
+    scores = filip_scores(video=video, text=text)
+    return (scores.v2l + scores.l2v).T
+
+
+def filip_loss(
+    *, video: Encoded, text: Encoded, temperature: float = 0.05, among: Candidates | None = None
+) -> dict[str, Tensor]:
+    """``local_v2l_loss`` and ``local_l2v_loss``: InfoNCE over captions on v2l, over videos on l2v.
+
+    Args:
+        video, text: tokens [B, N, D] and [B, W, D], paired row by row.
+        temperature: of both contrasts.
+        among: the candidates, where they are more than this batch (see :func:`candidates`).
+    """
+    among = among or candidates(video, text)
+    return {
+        "local_v2l_loss": info_nce(_best_match(query=video, context=among.text), temperature, among.first),
+        "local_l2v_loss": info_nce(_best_match(query=text, context=among.video), temperature, among.first),
+    }
+
+
+def taco_token_loss(
+    *, video: Encoded, text: Encoded, word_weight: Tensor, temperature: float = 0.05, among: Candidates | None = None
+) -> dict[str, Tensor]:
+    """``taco_token_loss``: each content word finds its video by the best of the video's regions.
+
+    The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is
+    the weighted mean over all content words, 0 where there are none.
+
+    Args:
+        video, text: tokens [B, N, D] and [B, W, D], paired row by row.
+        word_weight: [B, W] float, a word's inverse document frequency if it is a noun or verb, 0 if it is not.
+        temperature: of the contrast.
+        among: the candidates, where they are more than this batch (see :func:`candidates`).
+
+    Raises:
+        InputError: ``word_weight`` has another shape than the words.
+    """
+    if word_weight.shape != text.mask.shape:
+        shapes = f"{tuple(word_weight.shape)} for words {tuple(text.mask.shape)}"
+        raise InputError(f"word_weight of shape {shapes}", "one weight per word, CLS left out")
+    check_comparable(video, text)
+    among = among or candidates(video, text)
+    with full_precision(text.tokens):
+        best_CQN = _best_context(unit_tokens(text), unit_tokens(among.video))
+    truth_B = torch.arange(among.first, among.first + len(text), device=best_CQN.device)
+    truth_BW = truth_B[:, None].expand(-1, best_CQN.shape[2])
+    surprise_BW = functional.cross_entropy(best_CQN.permute(1, 0, 2) / temperature, truth_BW, reduction="none")
+    weight_BW = word_weight.to(surprise_BW.dtype) * text.mask
+    return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight_BW.sum().clamp_min(1e-8)}
+
+
+def _best_match(*, query: Encoded, context: Encoded) -> Tensor:
+    """[Q, C]: mean over query tokens of the best cosine with a context token."""
+    check_comparable(query, context)
+
+    def score(queries: UnitTokens, contexts: UnitTokens) -> Tensor:
+        return masked_mean(_best_context(queries, contexts), queries.mask)
+
+    with full_precision(query.tokens):
+        return in_blocks(score, unit_tokens(query), unit_tokens(context.pad_to(max(1, context.mask.shape[1]))))
+
+
+def _best_context(query: UnitTokens, context: UnitTokens) -> Tensor:
+    """[C, Q, N]: best cosine of each query token with a real context token; 0 where an item has none.
+
+    The gradient goes to the best one alone, the first of equals (``amax`` would share it out).
+    """
+    cosine_CMQN = pair_cosines(query, context)
+    lowest = torch.finfo(cosine_CMQN.dtype).min
+    best_CQN = cosine_CMQN.masked_fill(~context.mask[:, :, None, None], lowest).max(1).values
+    return best_CQN.where(context.mask.any(1)[:, None, None], 0)

@@ -1,0 +1,58 @@
+"""Global contrast: a clip against a caption, one vector each (DemoVLP, equations 4 and 5).
+
+Shape letters: B paired items, D joint width.
+In: ``Encoded.pooled`` of both sides. Out: InfoNCE in both directions, and the similarity that retrieval ranks by.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.token_pairs import check_comparable, full_precision, widen
+from regionvlp.models.encoded import Encoded
+
+
+def global_contrast(
+    *, video: Encoded, text: Encoded, temperature: float = 0.05, among: Candidates | None = None
+) -> dict[str, Tensor]:
+    """``global_loss``: every caption finds its video, every video its caption.
+
+    The sum (not the average) of the two directions, each a mean over this process's items: DemoVLP, equations 4
+    and 5. A batch of one item has loss 0.
+
+    Args:
+        video, text: ``pooled`` [B, D] each, paired row by row.
+        temperature: what cosines are divided by.
+        among: the candidates, where they are more than this batch (see :func:`candidates`).
+
+    Raises:
+        InputError: widths differ, or the two sides are not paired.
+    """
+    among = among or candidates(video, text)
+    text_rows = info_nce(global_similarity(video=among.video, text=text), temperature, among.first)
+    video_rows = info_nce(global_similarity(video=video, text=among.text).T, temperature, among.first)
+    return {"global_loss": text_rows + video_rows}
+
+
+def global_similarity(*, video: Encoded, text: Encoded) -> Tensor:
+    """[texts, videos]: cosine of the pooled vectors, norms floored at 1e-8."""
+    check_comparable(video, text)
+    with full_precision(video.pooled):
+        text_TD = functional.normalize(widen(text.pooled), dim=-1, eps=1e-8)
+        video_VD = functional.normalize(widen(video.pooled), dim=-1, eps=1e-8)
+        return text_TD @ video_VD.T
+
+
+def info_nce(similarity_QC: Tensor, temperature: float, first: int = 0) -> Tensor:
+    """Mean over queries of ``-log softmax(similarity / temperature)`` at the true candidate.
+
+    Args:
+        similarity_QC: [queries, candidates].
+        temperature: above 0.
+        first: the candidate that belongs to query 0; query i belongs to ``first + i``.
+    """
+    truth = torch.arange(first, first + len(similarity_QC), device=similarity_QC.device)
+    return functional.cross_entropy(similarity_QC / temperature, truth)

@@ -1,0 +1,108 @@
+"""What all token-wise losses share: the cosines between every token of one side and every token of the other.
+
+Such a loss has two directions. In each, the tokens of one side ask (*queries*, Q items of N tokens) and those of the
+other side answer (*contexts*, C items of M tokens). Written once per direction, a loss serves both: regions ask words,
+then words ask regions.
+
+Shape letters: Q query items of N tokens, C context items of M tokens, D joint width. The cosines of a direction are
+kept as [C, M, Q, N]: one matrix product makes them, what happens over the contexts of a query is a step along M,
+and a product with the contexts' [M, M] Gram matrix needs no transposed copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regionvlp.errors import InputError
+from regionvlp.models.encoded import Encoded
+
+# [C, M, Q, N] elements worked on at a time: on a CPU what the caches hold, elsewhere what memory affords.
+_AT_ONCE_CPU = 1 << 20
+_AT_ONCE_DEVICE = 1 << 26
+
+
+@dataclass(frozen=True)
+class UnitTokens:
+    """The tokens of a batch, taken apart into direction and length.
+
+    Attributes:
+        unit: [B, N, D], length 1 (to within ``added``); exactly zero, with zero gradient, where the token is zero.
+        length: [B, N].
+        mask: [B, N] bool, True = real.
+    """
+
+    unit: Tensor
+    length: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def __getitem__(self, rows: slice) -> UnitTokens:
+        return UnitTokens(self.unit[rows], self.length[rows], self.mask[rows])
+
+
+def unit_tokens(encoded: Encoded, *, keep_padding: bool = False, added: float = 0.0) -> UnitTokens:
+    """Splits tokens into direction and length, in float32 or better.
+
+    Args:
+        encoded: tokens [B, N, D].
+        keep_padding: leave the rows of padding as they are, for losses that read them; otherwise they become zero,
+            whatever was in them.
+        added: put on the length before dividing by it. The public code adds 1e-8, which tests to nine digits see.
+    """
+    tokens = widen(encoded.tokens)
+    if not keep_padding:
+        tokens = tokens.masked_fill(~encoded.mask[..., None], 0)
+    length = torch.linalg.vector_norm(tokens, dim=-1)
+    # A zero token has no direction. Selecting its scale keeps the infinite derivative of 1/length out of the graph.
+    scale = torch.where(length > 1e-8, 1 / (length + added).clamp_min(1e-8), 0)
+    return UnitTokens(tokens * scale[..., None], length, encoded.mask)
+
+
+def pair_cosines(query: UnitTokens, context: UnitTokens) -> Tensor:
+    """[C, M, Q, N]: cosine of every context token with every query token, in one matrix product."""
+    flat = context.unit.flatten(0, 1) @ query.unit.flatten(0, 1).T
+    return flat.view(*context.mask.shape, *query.mask.shape)
+
+
+def masked_mean(values_CQN: Tensor, mask_QN: Tensor) -> Tensor:
+    """[Q, C]: mean over the real query tokens; 0 for an item that has none."""
+    count_Q1 = mask_QN.sum(-1, keepdim=True).clamp_min(1)
+    return torch.einsum("cqn,qn->qc", values_CQN, mask_QN.to(values_CQN.dtype) / count_Q1)
+
+
+def in_blocks(score: Callable[[UnitTokens, UnitTokens], Tensor], query: UnitTokens, context: UnitTokens) -> Tensor:
+    """[Q, C]: ``score(query block, context block)`` laid together, so that cosines exist for one block at a time."""
+    at_once = _AT_ONCE_CPU if query.unit.device.type == "cpu" else _AT_ONCE_DEVICE
+    pairs = max(1, at_once // max(1, query.mask.shape[1] * context.mask.shape[1]))
+    queries = min(len(query), pairs)
+    contexts = max(1, pairs // max(1, queries))
+    rows: list[Tensor] = []
+    for q in range(0, len(query), queries):
+        block = query[q : q + queries]
+        rows.append(torch.cat([score(block, context[c : c + contexts]) for c in range(0, len(context), contexts)], 1))
+    return torch.cat(rows)
+
+
+def check_comparable(video: Encoded, text: Encoded) -> None:
+    """Raises InputError where the two sides are empty or do not live in one space."""
+    if not len(video) or not len(text):
+        raise InputError("nothing to compare: no videos or no captions in the batch", "give at least one of each")
+    widths = video.tokens.shape[-1], text.tokens.shape[-1]
+    if widths[0] != widths[1]:
+        raise InputError(f"videos of width {widths[0]}, captions of width {widths[1]}", "use one joint width")
+
+
+def widen(x: Tensor) -> Tensor:
+    """float32 for what is narrower: scores are multiplied by 20 and more before they enter a softmax."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the dtype of their inputs, whatever autocast the caller runs under."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,128 @@
+"""The text encoder: DistilBERT, ReLU, one linear layer (DemoVLP, section 3.1).
+
+Shape letters: B batch, L tokens of a caption with CLS first and SEP last, W = L - 1 words, E joint width.
+In: token ids and their mask. Out: :class:`Encoded`, CLS as the caption, everything after it as words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regionvlp.config import Config
+from regionvlp.errors import InputError
+from regionvlp.models.encoded import Encoded
+
+
+class TextEncoderSettings(Config):
+    """Sizes of the text encoder. The defaults are ``distilbert-base-uncased``.
+
+    Attributes:
+        pretrained: a folder or Hugging Face name of a DistilBERT of exactly these sizes, or null.
+        vocab_size: entries of the vocabulary; null takes the tokenizer's.
+        width, depth, heads, mlp_width, dropout: of the transformer (dropout also on attention weights).
+        max_length: rows of the position table, the longest caption in tokens, CLS and SEP included.
+        sep_is_word: whether SEP counts as a word in the losses (the paper does not say, its code counts it).
+        joint_width: E.
+    """
+
+    pretrained: str | None = None
+    vocab_size: int | None = Field(default=None, ge=1)
+    width: int = Field(default=768, ge=1)
+    depth: int = Field(default=6, ge=1)
+    heads: int = Field(default=12, ge=1)
+    mlp_width: int = Field(default=3072, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    max_length: int = Field(default=512, ge=2)
+    sep_is_word: bool = True
+    joint_width: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TextEncoderSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class TextEncoder(nn.Module):
+    """Captions to the joint space.
+
+    Reads no file: :func:`regionvlp.models.pretrained.load_distilbert` fills in pre-trained weights.
+
+    Args:
+        settings: with ``vocab_size`` given.
+    """
+
+    def __init__(self, settings: TextEncoderSettings) -> None:
+        # Imported here because it takes seconds, which settings and losses should not cost.
+        from transformers import AutoModel, DistilBertConfig
+
+        super().__init__()
+        assert settings.vocab_size is not None, "vocab_size comes from the settings or the tokenizer by now"
+        self.settings = settings
+        config = DistilBertConfig(
+            vocab_size=settings.vocab_size,
+            max_position_embeddings=settings.max_length,
+            n_layers=settings.depth,
+            n_heads=settings.heads,
+            dim=settings.width,
+            hidden_dim=settings.mlp_width,
+            dropout=settings.dropout,
+            attention_dropout=settings.dropout,
+        )
+        # Not a kernel that cuts padding out: the public losses read the outputs at padding, and SDPA under a mask
+        # over keys still computes them.
+        from_config: Any = AutoModel.from_config
+        self.model: nn.Module = from_config(config, attn_implementation="sdpa")
+        self.projection = nn.Linear(settings.width, settings.joint_width)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encodes a batch of captions.
+
+        Args:
+            input_ids: [B, L] int64, CLS first.
+            attention_mask: [B, L] bool or 0/1, real tokens first, CLS always among them.
+
+        Returns:
+            pooled [B, E] from CLS, tokens [B, L-1, E] (words, SEP, padding), mask [B, L-1]. A caption of only
+            special tokens has SEP as its one word, or none where ``sep_is_word`` is off.
+
+        Raises:
+            InputError: captions longer than ``max_length``, or a mask of another shape.
+        """
+        if input_ids.shape != attention_mask.shape:
+            shapes = f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}"
+            raise InputError(f"input_ids and attention_mask of shapes {shapes}", "both are [B, L]")
+        if input_ids.shape[1] > self.settings.max_length:
+            message = f"captions of {input_ids.shape[1]} tokens for a text encoder of {self.settings.max_length}"
+            raise InputError(message, "truncate captions, or raise the model's 'max_length'")
+        mask_BL = attention_mask.bool()
+        hidden_BLD = self.model(input_ids=input_ids, attention_mask=mask_BL.long()).last_hidden_state
+        out_BLE = self.projection(functional.relu(hidden_BLD))
+        return Encoded(out_BLE[:, 0], out_BLE[:, 1:], self._words(mask_BL))
+
+    def _words(self, mask_BL: Tensor) -> Tensor:
+        """[B, W] bool: which tokens after CLS count as words."""
+        words_BW = mask_BL[:, 1:]
+        if self.settings.sep_is_word:
+            return words_BW
+        # SEP is the last real token: a word is a token that a real one follows.
+        return words_BW & functional.pad(words_BW[:, 1:], (0, 1), value=False)
+
+
+def with_vocabulary(settings: TextEncoderSettings, vocab_size: int | None) -> TextEncoderSettings:
+    """The settings with the tokenizer's vocabulary size filled in.
+
+    Raises:
+        InputError: neither names a size, or the tokenizer has more entries than the model.
+    """
+    size = settings.vocab_size or vocab_size
+    if size is None:
+        raise InputError("the size of the vocabulary is not known", "set model.text.vocab_size, or give a tokenizer")
+    if vocab_size is not None and vocab_size > size:
+        message = f"a tokenizer of {vocab_size} entries for a text encoder of {size}"
+        raise InputError(message, "leave model.text.vocab_size out, or use the model's own tokenizer")
+    return settings.model_copy(update={"vocab_size": size})
