@@ -1,0 +1,1 @@
+"""Readers of annotation files: one module per layout, each ending in :class:`regionvlp.data.captions.Caption`."""

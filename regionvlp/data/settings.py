@@ -1,0 +1,61 @@
+"""The ``data`` section of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from regionvlp.config import Config
+from regionvlp.data.captions import CaptionFormat, Queries
+from regionvlp.data.sampling import Sampling
+
+
+class SourceSettings(Config):
+    """One set of captioned videos.
+
+    Attributes:
+        captions: the annotation file or folder.
+        format: see :func:`regionvlp.data.captions.load_captions`.
+        split: the part of the annotations to use.
+        queries: which captions of a clip, for MSR-VTT only.
+        shards: the shard folder with the videos' regions.
+        frames: F for this source alone; images have one frame whatever the videos beside them have.
+        allow_missing: go on where annotated videos are not in the shards.
+    """
+
+    captions: Path
+    format: CaptionFormat = "auto"
+    split: str | None = None
+    queries: Queries | None = None
+    shards: Path
+    frames: int | None = Field(default=None, ge=1, le=256)
+    allow_missing: bool = False
+
+
+class DataSettings(Config):
+    """What a sample is made of.
+
+    Attributes:
+        sources: where captions and regions come from.
+        frames: F, frames per video; of a shorter video the last one is repeated with its regions masked.
+        regions: R, regions per frame, the most confident first.
+        loc_dim: width of the location vector: 7 in the paper, 6 in its public code and checkpoints.
+        padding: what stands in the slots of masked regions: ``zeros``, or the frame's last region again (``edge``), as
+            in the public code, whose region-word score is a mean over padded slots as well.
+        text_length: at most so many tokens, the two special ones included.
+        pad_text: pad each batch to ``text_length`` (the public code does) instead of to its longest text.
+        pairs: in training, one sample per video with one of its captions at random, or one per caption.
+        sampling: how training draws frames; ``legacy`` is the public code's way.
+    """
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    frames: int = Field(default=1, ge=1, le=256)
+    regions: int = Field(default=30, ge=1, le=1000)
+    loc_dim: Literal[6, 7] = 7
+    padding: Literal["zeros", "edge"] = "zeros"
+    text_length: int = Field(default=100, ge=3, le=512)
+    pad_text: bool = False
+    pairs: Literal["per_video", "all"] = "per_video"
+    sampling: Sampling = "default"

@@ -1,0 +1,59 @@
+"""Opens what the ``data`` section of a configuration names: captions, shards, and their join."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from regionvlp.data.captions import Caption, load_captions, resolve_videos
+from regionvlp.data.dataset import Collate, RegionTextDataset
+from regionvlp.data.settings import DataSettings, SourceSettings
+from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = 0.5  # a caption of which a larger share of the tokens is unknown says nothing to the model
+TOLERATED = 0.01  # share of such captions that is only warned about
+CHECKED = 20_000  # captions looked at, spread over the table
+
+
+def open_source(source: SourceSettings, settings: DataSettings, *, training: bool, seed: int = 0) -> RegionTextDataset:
+    """Reads the captions of a source, opens its shards, and joins the two.
+
+    Raises:
+        InputError: captions or shards cannot be read, or annotated videos are missing from the shards.
+        ShardError: the folder is not a whole shard folder.
+    """
+    from regionvlp.shards import open_shards
+
+    captions = load_captions(source.captions, format=source.format, split=source.split, queries=source.queries)
+    shards = open_shards(source.shards)
+    captions = resolve_videos(captions, shards.video_ids, allow_missing=source.allow_missing)
+    return RegionTextDataset(captions, shards, settings, training=training, seed=seed, frames=source.frames)
+
+
+def collate_for(settings: DataSettings, tokenizer: TextTokenizer) -> Collate:
+    """The collate function that the settings describe."""
+    return Collate(tokenizer, settings.text_length, settings.text_length if settings.pad_text else None)
+
+
+def check_script(captions: Sequence[Caption], tokenizer: TextTokenizer) -> None:
+    """Makes sure that the tokenizer can read the captions; a few that it cannot are only logged.
+
+    Raises:
+        InputError: of more than one caption in a hundred, over half of the tokens are unknown: another script or
+            language, or the wrong tokenizer.
+    """
+    checked = captions[:: max(1, len(captions) // CHECKED)]
+    shares = tokenizer.unknown_share([caption.caption for caption in checked])
+    unreadable = [caption for caption, share in zip(checked, shares, strict=True) if share > UNREADABLE]
+    if not unreadable:
+        return
+    message = (
+        f"the tokenizer does not know the words of {len(unreadable)} of {len(checked)} captions, "
+        f"such as that of {unreadable[0].video_id}"
+    )
+    if len(unreadable) > TOLERATED * len(checked):
+        raise InputError(message, "another script? name a tokenizer that was made for these captions")
+    logger.warning(message)

@@ -1,0 +1,91 @@
+"""Our retrieval numbers beside those that the papers print.
+
+In: metrics of one direction, the data set they were measured on. Out: rows, or a table for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+Direction = Literal["t2v", "v2t"]
+COLUMNS = ("R1", "R5", "R10", "R50", "MedR", "MeanR")
+_TITLES = {"t2v": "text-to-video", "v2t": "video-to-text"}
+_SETTINGS = {"zero_shot": "zero-shot", "fine_tuned": "fine-tuned"}
+
+
+@cache
+def paper_tables() -> tuple[dict[str, Any], ...]:
+    """The tables of ``paper_tables.yaml``, as its head describes them."""
+    text = (resources.files("regionvlp.evaluation") / "paper_tables.yaml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text)["tables"])
+
+
+def comparison_rows(
+    metrics: Mapping[str, float],
+    dataset: str,
+    *,
+    split: str = "",
+    direction: Direction = "t2v",
+    name: str = "ours",
+    setting: str = "",
+) -> list[dict[str, Any]]:
+    """The papers' rows for a data set, and ours as the last one.
+
+    Args:
+        metrics: one direction of :func:`regionvlp.evaluation.metrics.retrieval_metrics`.
+        dataset: ``MSRVTT``, ``DiDeMo``, ``LSMDC``, ``MSVD``; another one has no rows but ours.
+        split: which gallery of the data set, ``1ka`` or ``full`` for MSR-VTT; rows of other galleries are left out.
+        direction: which of the papers' tables.
+        name: what to call our row.
+        setting: ``zero-shot`` or ``fine-tuned`` where that is known of ours; then only such rows are returned.
+
+    Returns:
+        Per row ``method``, ``source`` (paper and table), ``setting``, and R1 R5 R10 R50 MedR MeanR or None. A method
+        that several papers quote with the same figures stands once.
+    """
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for table in paper_tables():
+        if (table["dataset"].lower(), table["split"], table["direction"]) != (dataset.lower(), split, direction):
+            continue
+        for key, title in _SETTINGS.items():
+            if setting not in ("", title):
+                continue
+            for method, *values in table.get(key, ()):
+                figures = dict(zip(table["columns"], values, strict=True))
+                source = f"{table['paper']}, table {table['table']}"
+                row = {"method": method, "source": source, "setting": title}
+                rows.setdefault((title, method, *values), row | {column: figures.get(column) for column in COLUMNS})
+    ours = {"method": name, "source": "this run", "setting": setting}
+    return [*rows.values(), ours | {column: metrics.get(column) for column in COLUMNS}]
+
+
+def comparison_table(
+    metrics: Mapping[str, float],
+    dataset: str,
+    *,
+    split: str = "",
+    direction: Direction = "t2v",
+    name: str = "ours",
+    setting: str = "",
+) -> Table:
+    """:func:`comparison_rows` for a terminal; columns that no row fills are left out."""
+    rows = comparison_rows(metrics, dataset, split=split, direction=direction, name=name, setting=setting)
+    columns = [column for column in COLUMNS if any(row[column] is not None for row in rows)]
+    table = Table(title=f"{dataset} {split}".strip() + f", {_TITLES[direction]}", title_justify="left")
+    for heading in ("method", "setting"):
+        table.add_column(heading)
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column("source", style="dim")
+    for row in rows:
+        figures = ("" if row[column] is None else f"{row[column]:.1f}" for column in columns)
+        style = "bold" if row is rows[-1] else None
+        table.add_row(escape(row["method"]), row["setting"], *figures, row["source"], style=style)
+    return table

@@ -1,0 +1,111 @@
+"""The processes of one training run: alone, or as many as torchrun started.
+
+Control messages (flags, log values, random states) travel over gloo on the CPU, apart from the gradients: they never
+wait for a GPU, and their long time limit lets the main process evaluate while the others wait, without hiding a hang
+of the gradients' own group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from regionvlp.errors import ConfigError
+
+CONTROL_TIMEOUT = timedelta(days=1)  # an evaluation may take hours
+CPU = torch.device("cpu")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+    control: dist.ProcessGroup | None = None  # gloo; None where the process is alone
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that logs, evaluates and writes."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+    def any(self, flag: bool) -> bool:
+        """True on every process where ``flag`` is True on at least one."""
+        return self.mean([float(flag)])[0] > 0 if self.control is not None else flag
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Returns the values averaged over processes, which must all give equally many; NaN stays NaN."""
+        if self.control is None:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(summed, group=self.control)
+        averaged: list[float] = (summed / self.size).tolist()
+        return averaged
+
+    def gather(self, value: T) -> list[T]:
+        """Returns every process's ``value``, by rank, on every process."""
+        if self.control is None:
+            return [value]
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def from_main(self, value: T) -> T:
+        """Returns the main process's ``value`` on every process."""
+        return self.gather(value)[0]
+
+
+def open_world(device: str = "auto") -> World:
+    """Reads torchrun's environment and joins the run; without torchrun the process is alone.
+
+    Args:
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. Under torchrun each process takes
+            the GPU of its local rank.
+
+    Raises:
+        ConfigError: CUDA is asked for and absent, or has fewer devices than processes.
+    """
+    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    rank, size = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched else (0, 1)
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
+    if size == 1:
+        return World(device=place)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+    assert isinstance(control, dist.ProcessGroup)
+    return World(rank, size, place, control)
+
+
+def close_world(world: World) -> None:
+    """Leaves the run that :func:`open_world` joined; does nothing where the process was alone."""
+    if world.control is not None:
+        dist.destroy_process_group()
+
+
+def choose_device(device: str, local_rank: int | None = None) -> torch.device:
+    """Returns the device that a setting means on this machine; see :func:`open_world`."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return CPU
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device '{device}' is asked for, and torch finds no CUDA device", "set train.device=auto")
+    number = torch.device(device).index if device.startswith("cuda:") else None
+    number = local_rank if local_rank is not None else (number or 0)
+    if number >= torch.cuda.device_count():
+        hint = "start as many processes per machine as it has GPUs"
+        raise ConfigError(f"there is no GPU number {number}: torch finds {torch.cuda.device_count()}", hint)
+    return torch.device("cuda", number)

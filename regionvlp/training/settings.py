@@ -1,0 +1,86 @@
+"""What a user can set about training: two configuration sections, ``optim`` and ``train``. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, field_validator
+
+from regionvlp.config import Config
+from regionvlp.errors import ConfigError
+
+Interval = Annotated[str, StringConstraints(pattern=r"^(never|[1-9][0-9]* (epochs?|steps?))$")]
+"""How often something happens: ``never``, ``1 epoch``, ``500 steps``."""
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class OptimSettings(Config):
+    """AdamW and its learning rate. The defaults are DemoVLP's pre-training (paper, section 4.1; spec section 5)."""
+
+    lr: PositiveFloat = 1e-5
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-6  # see optim.build_optimizer for where it is added
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay_everything: bool = False  # True: also biases, norms and embeddings
+    clip_norm: PositiveFloat | None = None  # largest 2-norm of all gradients together
+    schedule: Literal["constant", "cosine", "paper", "public"] = "paper"
+    warmup_steps: int = Field(default=0, ge=0)  # linear, on top of every schedule
+    milestones: tuple[PositiveInt, ...] = (30, 40)  # paper, public: after these epochs the rate is decayed
+    decay: Share = 0.1
+    lr_after_first_epoch: PositiveFloat = 2e-4  # public only
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascend(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError("milestones must ascend, each named once")
+        return milestones
+
+
+class TrainSettings(Config):
+    """How long, how much at once, and what is written when."""
+
+    epochs: PositiveInt = 50
+    max_steps: PositiveInt | None = None  # optimizer steps; ends the run before the epochs do
+    # Pairs per optimizer step over all processes and accumulated parts, so that a recipe means the same anywhere.
+    batch_size: PositiveInt = 128
+    # Parts that a batch is computed in. Contrastive losses then only see the negatives of one part at a time.
+    accumulate: PositiveInt = 1
+    # An epoch ends with the shortest dataset, or with this many pairs over all datasets and processes.
+    samples_per_epoch: PositiveInt | None = None
+    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a CUDA device that has it
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    compile: bool = False
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=2, ge=0)  # loader processes for each dataset and training process
+    eval_every: Interval = "1 epoch"
+    save_every: Interval = "1 epoch"
+    keep: PositiveInt = 2  # newest checkpoints that stay; the best one always does
+    log_every: PositiveInt = 10  # steps
+    best_metric: str | None = None  # of the evaluation; None: the first that it returns
+    best_is: Literal["highest", "lowest"] = "highest"
+
+
+def split_batch(batch_size: int, world_size: int, accumulate: int) -> int:
+    """Returns how many pairs one process holds at a time, of a global batch of ``batch_size``.
+
+    Raises:
+        ConfigError: the batch does not divide evenly.
+    """
+    shares = world_size * accumulate
+    if batch_size % shares:
+        raise ConfigError(
+            f"train.batch_size {batch_size} does not divide among {world_size} processes x {accumulate} parts",
+            f"use a multiple of {shares}",
+        )
+    return batch_size // shares
+
+
+def is_due(interval: str, step: int, steps_per_epoch: int) -> bool:
+    """True where ``interval`` ends with optimizer step number ``step`` (the first is 1)."""
+    if interval == "never":
+        return False
+    number, unit = interval.split()
+    return step % (int(number) * (steps_per_epoch if unit.startswith("epoch") else 1)) == 0

@@ -1,0 +1,277 @@
+"""The training loop: one task, any number of datasets, one process or many.
+
+In: a task (a module whose ``forward(batch)`` returns a dictionary of scalars, and whose ``batch_keys`` names what it
+reads), loaders, settings. Out: a run folder with checkpoints and a log. No model and no loss is known here.
+
+The same settings, seed and starting weights give the same losses. A run that was stopped and resumed gives, on a CPU,
+the same weights bit for bit as one that was not: a checkpoint holds the position in the data, every random state and
+the values not yet logged, and an evaluation leaves no trace in the random states.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regionvlp.errors import InputError
+from regionvlp.progress import ProgressBar
+from regionvlp.training import checkpoint
+from regionvlp.training.best import Best, better, judged_by
+from regionvlp.training.distributed import World, choose_device
+from regionvlp.training.interrupts import Interrupts
+from regionvlp.training.loaders import Batch, Loader, RoundRobin
+from regionvlp.training.logbook import Logbook
+from regionvlp.training.optim import build_optimizer, lr_at
+from regionvlp.training.randomness import random_state, restore_random_state, seed_everything, undisturbed
+from regionvlp.training.scalars import StepScalars
+from regionvlp.training.settings import OptimSettings, TrainSettings, is_due
+from regionvlp.training.step import Gradients
+from regionvlp.training.timer import StepTimer
+from regionvlp.training.weights import DamagedCheckpointError, load_weights
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains ``task`` to the end of its settings; see the module's header.
+
+    Args:
+        task: moved to the device of ``world``. Of what it returns, everything ending in ``_loss`` is summed.
+        loaders: one for each dataset, in the order of their turns.
+        train, optim: the settings.
+        run_dir: where checkpoints go; an existing run folder.
+        world: this process among those of the run; alone on ``train.device`` by default.
+        logbook: None for no log; only the main process writes.
+        evaluate: given the task in evaluation mode, without gradients, on the main process; returns metrics by name.
+        save_extra: writes further files into a checkpoint's folder.
+
+    Raises:
+        ConfigError: settings that this machine, the task or the data cannot fulfil.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        loaders: Sequence[Loader],
+        train: TrainSettings,
+        optim: OptimSettings,
+        run_dir: Path,
+        *,
+        world: World | None = None,
+        logbook: Logbook | None = None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        save_extra: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.world = world or World(device=choose_device(train.device))
+        self.task = task.to(self.world.device)
+        self.train, self.optim, self.run_dir = train, optim, run_dir
+        self.loaders = RoundRobin(loaders, train.samples_per_epoch)
+        self.total_steps = train.epochs * self.loaders.steps_per_epoch
+        if train.max_steps is not None:
+            self.total_steps = min(self.total_steps, train.max_steps)
+        self.step = 0  # optimizer steps done
+        self.best: Best | None = None
+        self._logbook = logbook if self.world.is_main else None
+        self._evaluate, self._save_extra = evaluate, save_extra
+        self._scalars, self._timer = StepScalars(self.world), StepTimer()
+        self._random: list[dict[str, Any]] = []  # states to start fit() with, by rank
+        self._evaluated = self._saved = 0  # the steps at which that was last done
+        self.optimizer = build_optimizer(self.task, optim)
+        self._gradients = Gradients(self.task, train, self.world)
+
+    def fit(self) -> None:
+        """Trains from where the run stands to its end.
+
+        Raises:
+            KeyboardInterrupt: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
+            NonFiniteLossError: a loss became NaN or infinite.
+        """
+        self._begin()
+        with ExitStack() as stack:
+            stack.callback(self._end)
+            interrupts = stack.enter_context(Interrupts())
+            bar = stack.enter_context(ProgressBar("train", "steps", "pairs")) if self.world.is_main else None
+            if bar is not None:
+                bar.begin(self.total_steps - self.step)
+            self._look_after()  # what an interruption kept from being done
+            while self.step < self.total_steps:
+                pairs = self._next_step()
+                self._log_if_due()
+                self._look_after()
+                if bar is not None:
+                    bar.advance(1, pairs)
+                if self.world.any(interrupts.asked):
+                    self._save()
+                    raise KeyboardInterrupt
+        logger.info("trained to step %d: %s", self.step, self._timer.summary())
+
+    def train_step(self, *parts: Batch) -> dict[str, torch.Tensor]:
+        """Takes one optimizer step over a batch, given whole or in the parts that its gradient is summed from.
+
+        Returns:
+            The task's scalars, averaged over the parts, with ``loss`` (the sum of those ending in ``_loss``) and, where
+            gradients are clipped, ``grad_norm`` before clipping. They stay on the device.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        rate = lr_at(self.step, self.optim, self.loaders.steps_per_epoch, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        scalars = self._gradients.add(parts)
+        if self.optim.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            scalars["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm).detach()
+        self.optimizer.step()
+        self.step += 1
+        return scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that a resumed run needs besides the weights. Every process must call it together.
+
+        Raises:
+            NonFiniteLossError: a step since the last log went wrong, so there is nothing worth keeping.
+        """
+        return {
+            "step": self.step,
+            "scalars": self._scalars.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loaders": self.loaders.state_dict(),
+            "random": self.world.gather(random_state(self.world.device)),
+            "best": asdict(self.best) if self.best else None,
+            "evaluated": self._evaluated,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to where :meth:`state_dict` was called; the random states are set when :meth:`fit` begins.
+
+        Raises:
+            InputError: the datasets changed.
+        """
+        self.loaders.load_state_dict(state["loaders"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scalars.load_state_dict(state["scalars"])
+        self.step = state["step"]
+        self.best = Best(**state["best"]) if state["best"] else None
+        self._evaluated, self._random = state["evaluated"], state["random"]
+
+    def resume(self, candidates: Sequence[Path]) -> None:
+        """Loads the first readable checkpoint; without any candidates the run starts from its beginning.
+
+        Args:
+            candidates: best choice first, as :func:`run_folder.open_run` returns them.
+
+        Raises:
+            WeightsError: a checkpoint is of another architecture. InputError: none can be read, or the data changed.
+        """
+        for path in candidates:
+            try:
+                state = checkpoint.load_state(path)
+                load_weights(self.task, path)
+            except DamagedCheckpointError as error:
+                logger.warning("%s is damaged, trying the one before: %s", path, error.message)
+                continue
+            self.load_state_dict(state)
+            self._saved = self.step if path == checkpoint.path_of(self.run_dir, self.step) else 0
+            return
+        if candidates:
+            raise InputError(f"{candidates[0]} is damaged, and none before it can be read", "start in another folder")
+
+    def _begin(self) -> None:
+        """Puts the run folder and the random states where ``self.step`` says they were."""
+        if self.world.is_main:
+            checkpoint.set_aside_after(self.run_dir, self.step)
+            if self.best and checkpoint.path_of(self.run_dir, self.best.step).is_dir():
+                checkpoint.mark_best(self.run_dir, self.best)
+        if self._logbook is not None:
+            self._logbook.rewind(self.step)
+        if self.world.rank < len(self._random):
+            restore_random_state(self._random[self.world.rank], self.world.device)
+        else:
+            # A new run, or a process that the interrupted run did not have.
+            seed_everything(self.train.seed, self.world.rank, self.step)
+
+    def _end(self) -> None:
+        self.loaders.close()
+        if self._logbook is not None:
+            self._logbook.close()
+
+    def _next_step(self) -> int:
+        """Takes a step over the next batch; returns how many pairs it had, over all processes."""
+        with self._timer.measure("data"):
+            loader, parts = self.loaders.next()
+        with self._timer.measure("compute"):
+            scalars = self.train_step(*parts)
+        prefix = f"{loader.name}/" if len(self.loaders.loaders) > 1 else ""
+        self._scalars.add(self.step, {prefix + name: value for name, value in scalars.items()})
+        self._timer.count(loader.sampler.batch_size)
+        return loader.sampler.batch_size
+
+    def _log_if_due(self) -> None:
+        if self.step % self.train.log_every and self.step < self.total_steps:
+            return
+        with self._timer.measure("compute"):  # the copy waits for the GPU
+            values = self._scalars.take()
+        lap = self._timer.lap()
+        if self._logbook is not None:
+            epoch = self.step / self.loaders.steps_per_epoch
+            rate = self.optimizer.param_groups[0]["lr"]
+            self._logbook.write(self.step, {"epoch": epoch, "lr": rate, **values, **lap})
+
+    def _look_after(self) -> None:
+        """Evaluates and writes a checkpoint where the step calls for it."""
+        if self.step == 0:
+            return
+        length, at_end = self.loaders.steps_per_epoch, self.step == self.total_steps
+        wanted = self._evaluate is not None and self.train.eval_every != "never" and self._evaluated != self.step
+        if wanted and (at_end or is_due(self.train.eval_every, self.step, length)):
+            self._judge(self._metrics())
+            if self._saved == self.step:
+                # This evaluation failed before, and the checkpoint written then knows nothing of it.
+                self._save(again=True)
+        is_best = self.best is not None and self.best.step == self.step
+        if at_end or is_best or is_due(self.train.save_every, self.step, length):
+            self._save()
+
+    def _metrics(self) -> dict[str, float]:
+        """Evaluates on the main process; a failure there still leaves a checkpoint, for it may come after days."""
+        self._scalars.settle()
+        values: dict[str, float] | None = None
+        failure: BaseException | None = None
+        if self.world.is_main:
+            assert self._evaluate is not None
+            self.task.eval()
+            try:
+                with undisturbed(self.world.device), torch.no_grad():
+                    values = dict(self._evaluate(self.task))
+                judged_by(values, self.train.best_metric)
+            except BaseException as error:
+                values, failure = None, error
+        values = self.world.from_main(values)
+        if values is None:
+            self._save()
+            raise failure or RuntimeError("the evaluation failed on the main process")
+        return values
+
+    def _judge(self, values: dict[str, float]) -> None:
+        """Logs an evaluation, and remembers it where it is the best so far."""
+        self._evaluated = self.step
+        if self._logbook is not None:
+            self._logbook.write(self.step, {f"eval/{name}": value for name, value in values.items()})
+        self.best = better(self.best, self.step, values, self.train)
+
+    def _save(self, again: bool = False) -> None:
+        if self._saved == self.step and not again:
+            return
+        state = self.state_dict()
+        if self.world.is_main:
+            checkpoint.save(self.run_dir, self.step, self.task, state, self._save_extra)
+            if self.best is not None and self.best.step == self.step:
+                checkpoint.mark_best(self.run_dir, self.best)
+            checkpoint.prune(self.run_dir, self.train.keep)
+        self._saved = self.step

@@ -1,0 +1,82 @@
+"""A module's weights as one safetensors file, and the complaint when they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from regionvlp.errors import WeightsError
+
+WEIGHTS = "model.safetensors"
+SHOWN = 3  # names listed in a complaint
+
+
+class DamagedCheckpointError(WeightsError):
+    """A file of a checkpoint that cannot be read: cut short, overwritten, or not there."""
+
+
+def save_weights(module: nn.Module, folder: Path) -> None:
+    """Writes the parameters and persistent buffers of ``module`` to ``folder/model.safetensors``."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in own_tensors(module).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Copies ``folder/model.safetensors`` into ``module``, which keeps its devices and dtypes.
+
+    Raises:
+        DamagedCheckpointError: the file is missing or cut short. WeightsError: it belongs to another architecture.
+            ``module`` is untouched in both cases.
+    """
+    path = folder / WEIGHTS
+    own = own_tensors(module)
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
+            check_shapes(path, shapes, {name: tuple(tensor.shape) for name, tensor in own.items()})
+            with torch.no_grad():
+                for name, tensor in own.items():
+                    tensor.copy_(file.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise DamagedCheckpointError(f"cannot read {path}: {reason}", "use another checkpoint") from None
+
+
+def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns parameters and persistent buffers by name; what is tied appears once, under its first name."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor
+    return tensors
+
+
+def check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares the tensors of a file with those of a module.
+
+    Raises:
+        WeightsError: naming the first that are missing, unexpected, or of another shape.
+    """
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    reshaped = [
+        f"{name} {list(found[name])} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+    complaints = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
+    if complaints:
+        hint = "build the model from the config.yaml beside the weights, or choose weights of this architecture"
+        raise WeightsError(f"{path} is of another architecture: tensors {'; '.join(complaints)}", hint)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,123 @@
+"""Metrics, fusion, multiple choice, answers and frame choice against what the public DemoVLP computes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from regionvlp.data.sampling import choose_frames
+from regionvlp.errors import ConfigError
+from regionvlp.evaluation.answering import answer_accuracy
+from regionvlp.evaluation.choice import choice_accuracy, option_scores
+from regionvlp.evaluation.metrics import RetrievalMetrics, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
+from regionvlp.evaluation.retrieval import fuse_similarities
+
+from .discovery import Case, cases
+
+WITHIN = 1e-9
+
+
+def arrays(case: Case) -> dict[str, np.ndarray]:
+    with np.load(case.path(".npz"), allow_pickle=False) as file:
+        return dict(file)
+
+
+def config(values: dict[str, np.ndarray]) -> Any:
+    return json.loads(str(values["config"]))
+
+
+def public_metrics(similarity: np.ndarray, target: np.ndarray | None = None) -> RetrievalMetrics:
+    return retrieval_metrics(similarity, np.arange(len(similarity)) if target is None else target, ties="public")
+
+
+def agree(found: RetrievalMetrics, expected: dict[str, dict[str, float]]) -> None:
+    assert expected.keys() == {"t2v", "v2t"}
+    for direction in ("t2v", "v2t"):
+        for name, value in expected[direction].items():
+            assert found[direction][name] == pytest.approx(value, abs=WITHIN), (direction, name)  # type: ignore[literal-required]
+
+
+@pytest.mark.parametrize("case", cases("demovlp", "metric_"))
+def test_metric(case: Case) -> None:
+    if case.path(".npz").exists():
+        check_retrieval(case)
+        return
+    values = json.loads(case.path(".json").read_text())
+    if "mc_accuracy" in values["expected"]:
+        check_choice(values)
+    else:
+        check_answers(values)
+
+
+def check_choice(values: dict[str, Any]) -> None:
+    questions = list(values["gt"])
+    options = max(*values["gt"].values(), *values["pred"].values()) + 1
+    scores = np.eye(options)[[values["pred"][question] for question in questions]]
+    accuracy = choice_accuracy(scores, np.array([values["gt"][question] for question in questions]))
+    assert f"{accuracy:.2f}" == values["expected"]["mc_accuracy"]
+
+
+def check_answers(values: dict[str, Any]) -> None:
+    questions = [values["questions"][str(row["question_id"])] for row in values["predictions"]]
+    found = answer_accuracy(
+        [values["label2answer"][str(row["answer"])] for row in values["predictions"]],
+        [question["answer"] for question in questions],
+        [question["answer_type"] for question in questions],
+    )
+    expected = values["expected"]
+    assert found["overall"] / 100 == pytest.approx(expected["overall_acc"], abs=WITHIN)
+    for name, (share, count) in expected["ratios"].items():
+        kind = name.removesuffix("_ratio")
+        assert found["by_type"].get(kind, 0) / 100 == pytest.approx(expected[f"{kind}_acc"], abs=WITHIN)
+        assert found["questions"].get(kind, 0) == count
+        assert count / len(questions) == pytest.approx(share, abs=WITHIN)
+
+
+def check_retrieval(case: Case) -> None:
+    values = arrays(case)
+    texts, videos = values["sims"].shape
+    target = np.repeat(np.arange(videos), texts // videos)
+    # A masked caption is none: it is no query, and it is ranked behind all others.
+    kept = values["query_masks"].ravel() > 0 if "query_masks" in values else np.ones(texts, bool)
+    similarity, target = values["sims"][kept], target[kept]
+    np.testing.assert_array_equal(text_to_video_ranks(similarity, target, "public"), values["t2v_rank0"])
+    np.testing.assert_array_equal(video_to_text_ranks(similarity, target), values["v2t_rank0"])
+    agree(public_metrics(similarity, target), config(values))
+
+
+@pytest.mark.parametrize("case", cases("demovlp", "retrieval_eval"))
+def test_retrieval_eval(case: Case) -> None:
+    values = arrays(case)
+    expected = config(values)["metrics"]
+    for fusion, key in (("aligned", "aligned_sum"), ("public_unaligned", "public_sum")):
+        similarity = fuse_similarities(values["global_sim"], values["local_sim"], fusion)  # type: ignore[arg-type]
+        np.testing.assert_allclose(similarity, values[key], rtol=0, atol=WITHIN)
+        agree(public_metrics(similarity), expected[fusion])
+
+
+@pytest.mark.parametrize("case", cases("demovlp", "multiple_choice"))
+def test_multiple_choice(case: Case) -> None:
+    values = arrays(case)
+    for rule in ("aligned", "public"):
+        scores = option_scores(values["global_matrix"], values["local_matrix"], rule)  # type: ignore[arg-type]
+        np.testing.assert_allclose(scores, values[f"{rule}_row"], rtol=0, atol=WITHIN)
+        assert scores.argmax() == config(values)[f"{rule}_answer"]
+
+
+@pytest.mark.parametrize("case", cases("demovlp", "frame_sampling"))
+def test_frame_sampling(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    for row in json.loads(case.path(".json").read_text()):
+        wanted = row["files"], row["segments"]
+        assert choose_frames(*wanted) == row["uniform"]
+        if row["train_raises"]:
+            with pytest.raises(ConfigError):
+                choose_frames(*wanted, rng, "legacy")
+            continue
+        # So many draws that missing one of n frames of a segment has no chance worth the name.
+        most = max(len(reachable) for reachable in row["train_reachable"])
+        draws = np.array([choose_frames(*wanted, rng, "legacy") for _ in range(60 * most)])
+        assert [sorted(set(column)) for column in draws.T] == row["train_reachable"]

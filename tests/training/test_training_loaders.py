@@ -1,0 +1,159 @@
+"""The order of samples: nothing lost or doubled, the same for any number of processes, exact after a resume."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import TinyData, collate
+
+from regionvlp.errors import ConfigError, InputError
+from regionvlp.training.distributed import World
+from regionvlp.training.loaders import Loader, RoundRobin
+from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.settings import TrainSettings
+
+
+def batches(sampler: EpochSampler, epoch: int, first: int = 0, last: int | None = None) -> list[list[int]]:
+    sampler.seek(epoch, first, last)
+    found = list(sampler)
+    assert len(found) == len(sampler)
+    assert {key[0] for batch in found for key in batch} <= {epoch}
+    return [[index for _, index in batch] for batch in found]
+
+
+@pytest.mark.parametrize(("size", "batch", "parts", "processes"), [(50, 12, 1, 1), (50, 12, 2, 3), (24, 12, 1, 4)])
+def test_an_epoch_has_every_sample_once_but_a_dropped_tail(size: int, batch: int, parts: int, processes: int) -> None:
+    samplers = [EpochSampler(size, batch, 7, rank, processes, parts) for rank in range(processes)]
+    tails = []
+    for epoch in range(3):
+        seen = [index for sampler in samplers for part in batches(sampler, epoch) for index in part]
+        assert len(seen) == len(set(seen)) == size // batch * batch
+        tails.append(frozenset(range(size)) - set(seen))
+    assert len(set(tails)) == (1 if size % batch == 0 else 3)
+
+
+def test_any_number_of_processes_and_parts_sees_the_same_global_batches() -> None:
+    alone = [set(batch) for batch in batches(EpochSampler(50, 12, 7), epoch=2)]
+    for processes, parts in ((2, 1), (3, 2), (1, 4), (12, 1)):
+        shares = [batches(EpochSampler(50, 12, 7, rank, processes, parts), epoch=2) for rank in range(processes)]
+        joined = [
+            {index for share in shares for part in share[step * parts : (step + 1) * parts] for index in part}
+            for step in range(4)
+        ]
+        assert joined == alone
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    one, same, other = EpochSampler(50, 10, 7), EpochSampler(50, 10, 7), EpochSampler(50, 10, 8)
+    assert batches(one, 3) == batches(same, 3)
+    assert batches(one, 3) != batches(one, 4)
+    assert batches(one, 3) != batches(other, 3)
+    assert batches(one, 3, first=2, last=4) == batches(same, 3)[2:4]
+
+
+def test_too_little_data_and_odd_batches_are_errors() -> None:
+    with pytest.raises(InputError, match="9 samples, fewer than one batch of 10"):
+        EpochSampler(9, 10, 0)
+    with pytest.raises(ConfigError, match="10 does not divide among 3 processes"):
+        EpochSampler(90, 10, 0, 0, 3)
+
+
+def round_robin(*sizes: int, workers: int = 0, samples: int | None = None, **settings: Any) -> RoundRobin:
+    train = TrainSettings(batch_size=4, workers=workers, **settings)
+    return RoundRobin(
+        [Loader(TinyData(size), collate, train, World(), f"set{n}", n) for n, size in enumerate(sizes)], samples
+    )
+
+
+def take(stream: RoundRobin, steps: int) -> list[tuple[str, tuple[str, ...], list[float]]]:
+    found = []
+    for _ in range(steps):
+        loader, parts = stream.next()
+        names = tuple(name for part in parts for name in part["name"])
+        found.append((loader.name, names, torch.cat([part["x"].flatten() for part in parts]).tolist()))
+    return found
+
+
+def test_datasets_take_turns_until_the_shortest_ends() -> None:
+    stream = round_robin(22, 13, 30)
+    assert stream.steps_per_epoch == 9
+    steps = take(stream, 18)
+    assert [name for name, _, _ in steps] == ["set0", "set1", "set2"] * 6
+    for name in ("set0", "set1", "set2"):
+        first = [clip for turn, clips, _ in steps[:9] if turn == name for clip in clips]
+        second = [clip for turn, clips, _ in steps[9:] if turn == name for clip in clips]
+        assert len(set(first)) == len(first) == 12
+        assert first != second
+    # Equal datasets at different places are shuffled differently.
+    twins = take(round_robin(22, 22), 2)
+    assert twins[0][1] != twins[1][1]
+
+
+def test_a_sample_budget_ends_the_epoch() -> None:
+    assert round_robin(22, 13, samples=16).steps_per_epoch == 4
+    assert round_robin(22, 13, samples=23).steps_per_epoch == 4
+    assert round_robin(22, 13, samples=10**9).steps_per_epoch == 6
+    with pytest.raises(ConfigError, match="use at least 8"):
+        round_robin(22, 13, samples=7)
+
+
+def test_a_dataset_may_have_its_own_batch_size() -> None:
+    train = TrainSettings(batch_size=4, workers=0)
+    loaders = [
+        Loader(TinyData(22), collate, train, World(), "images", 0, batch_size=8),
+        Loader(TinyData(22), collate, train, World(), "videos", 1),
+    ]
+    stream = RoundRobin(loaders)
+    assert stream.steps_per_epoch == 4
+    assert [len(names) for _, names, _ in take(stream, 4)] == [8, 4, 8, 4]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("done", [0, 1, 5, 6, 7, 12])
+def test_the_stream_goes_on_exactly_from_its_state(done: int, parts: int) -> None:
+    whole = take(round_robin(22, 13, accumulate=parts), 14)
+    stopped = round_robin(22, 13, accumulate=parts)
+    assert take(stopped, done) == whole[:done]
+    resumed = round_robin(22, 13, accumulate=parts)
+    resumed.load_state_dict(stopped.state_dict())
+    assert take(resumed, 14 - done) == whole[done:]
+
+
+def test_workers_do_not_change_the_samples() -> None:
+    assert take(round_robin(22, workers=2), 7) == take(round_robin(22), 7)
+
+
+def test_a_changed_dataset_does_not_resume() -> None:
+    state = round_robin(22, 13).state_dict()
+    with pytest.raises(InputError, match=r"13 of 'set1'.* then, .*14 of 'set1'"):
+        round_robin(22, 14).load_state_dict(state)
+    with pytest.raises(InputError, match=r"3 rounds an epoch then, .* 2 rounds an epoch now"):
+        round_robin(22, 13, samples=16).load_state_dict(state)
+
+
+def test_reading_leaves_the_callers_generators_alone() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    expected = random.random(), np.random.rand(), float(torch.rand(()))
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    take(round_robin(22), 7)
+    assert (random.random(), np.random.rand(), float(torch.rand(()))) == expected
+
+
+def test_a_sample_is_drawn_anew_in_each_epoch() -> None:
+    data = TinyData(4)
+    loader = Loader(data, collate, TrainSettings(batch_size=4, workers=0), World())
+    stream = RoundRobin([loader])
+    seen = []
+    for _ in range(3):
+        part = stream.next()[1][0]
+        seen.append(float(part["x"][part["name"].index("clip2"), 0]))
+    assert len(set(seen)) == 3
+    assert data.epochs == [0, 1, 2]
