@@ -14,12 +14,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regionvlp.checkpoints import load_checkpoint as load_checkpoint
     from regionvlp.regions import VideoRegions as VideoRegions
     from regionvlp.shards import open_shards as open_shards
 
 __version__ = "0.1.0"
 
-_LAZY = {"VideoRegions": "regionvlp.regions", "open_shards": "regionvlp.shards"}
+_LAZY = {
+    "VideoRegions": "regionvlp.regions",
+    "load_checkpoint": "regionvlp.checkpoints",
+    "open_shards": "regionvlp.shards",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,299 @@
+"""The region detector: frames in, regions out.
+
+Shape letters: B frames of one size, H, W their size, N proposals of a frame, K regions of a batch, C feature width,
+O object classes. In: [H, W, 3] uint8 red-green-blue frames of any sizes. Out: one
+:class:`~regionvlp.regions.FrameRegions` per frame, in their order.
+
+One batch runs through ``preprocess``, ``RegionNetwork.res4``, ``RegionNetwork.rpn``, ``propose``,
+``RegionHead.features`` and ``select``; each is a function of the stage before it and is tested alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regionvlp.config import merge
+from regionvlp.errors import ConfigError, VideoError, WeightsError
+from regionvlp.extract.detector.head import object_probabilities
+from regionvlp.extract.detector.network import RegionNetwork
+from regionvlp.extract.detector.precision import exact_float32
+from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
+from regionvlp.extract.detector.registry import find_detector
+from regionvlp.extract.detector.resnet import Backbone
+from regionvlp.extract.detector.rpn import propose
+from regionvlp.extract.detector.selection import Selection, select
+from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
+from regionvlp.regions import FrameRegions
+
+Frame = NDArray[np.uint8]
+
+
+class RegionDetector:
+    """A Visual Genome Faster R-CNN that turns frames into regions; make one with :meth:`load`.
+
+    Attributes:
+        config: every convention and number of the detector.
+        object_names, attribute_names: the vocabularies, a line each with its synonyms, or None where none came along.
+        max_batch: the most frames that run at once. chunk: the most regions that pass res5 at once.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        device: str = "auto",
+        object_names: list[str] | None = None,
+        attribute_names: list[str] | None = None,
+        max_batch: int = 8,
+        chunk: int = 64,
+    ) -> None:
+        self.config = weights.config
+        self.device = pick_device(device)
+        self.object_names, self.attribute_names = object_names, attribute_names
+        self.max_batch, self.chunk = max_batch, chunk
+        self._sha256 = weights.sha256
+        state, anchors = anchors_of(weights.state)
+        self.anchors = anchors.to(self.device)
+        with torch.device("meta"):
+            self.network = RegionNetwork(self.config)
+        self.network.load_state_dict(fold_norms(state), assign=True)
+        self.network.eval().requires_grad_(False)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str = "auto",
+        *,
+        device: str = "auto",
+        regions: int | None = None,
+        selection: str | None = None,
+        proposals: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        weights_dir: Path | None = None,
+        max_batch: int = 8,
+    ) -> RegionDetector:
+        """Loads a detector.
+
+        Args:
+            name_or_path: ``auto``, ``toy``, ``vg-caffe``, a detector's folder or a weights file (see ``registry``).
+            device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+            regions: R, the most regions that a frame keeps. proposals: N, the most that pass the region head.
+            selection: ``public``, ``suppressed``, ``best_class`` or ``detections`` (see ``SelectionConfig``).
+            overrides: nested values of any key of ``DetectorConfig``; the named arguments win over them.
+            weights_dir: where ``vg-caffe`` is looked for (``$REGIONVLP_WEIGHTS``, else the user's cache).
+            max_batch: the most frames that run at once.
+
+        Raises:
+            WeightsError: no such detector, no weights, or weights that do not fit.
+            ConfigError: a setting or the device is wrong.
+        """
+        named: dict[str, Any] = {"selection": {}, "rpn": {}}
+        if regions is not None:
+            named["selection"]["regions"] = regions
+        if selection is not None:
+            named["selection"]["rule"] = selection
+        if proposals is not None:
+            named["rpn"]["proposals"] = proposals
+        pick_device(device)  # before anything large is read
+        files = find_detector(name_or_path, weights_dir)
+        weights = load_weights(files, merge(overrides or {}, named))
+        head = weights.config.head
+        return cls(
+            weights,
+            device=device,
+            object_names=_read_names(files.objects, head.classes),
+            attribute_names=_read_names(files.attributes, head.attributes),
+            max_batch=max_batch,
+        )
+
+    @property
+    def feature_width(self) -> int:
+        """C, the width of a region's feature."""
+        return self.config.feature_width
+
+    def identity(self) -> dict[str, Any]:
+        """What decides whether two runs give the same features: JSON-able, free of paths and devices.
+
+        The settings that people ask about stand by themselves; ``settings`` is a digest of all of them.
+        """
+        config = self.config
+        everything = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        return {
+            "name": config.name,
+            "family": config.family,
+            "weights": self._sha256,
+            "input": config.input.model_dump(mode="json"),
+            "proposals": config.rpn.proposals,
+            "regions": config.selection.regions,
+            "selection": config.selection.model_dump(mode="json"),
+            "boxes": config.selection.boxes,
+            "classes": config.head.classes,
+            "attributes": config.head.attributes,
+            "feature_width": config.feature_width,
+            "settings": hashlib.sha256(everything.encode()).hexdigest()[:16],
+        }
+
+    def detect(self, frames: Sequence[Frame]) -> list[FrameRegions]:
+        """Finds the regions of each frame.
+
+        Frames of one size run together; nothing is padded. A frame in which nothing is proposed, or which is too thin
+        to leave a pixel at the network's resolution, gives no regions.
+
+        Args:
+            frames: [H, W, 3] uint8 in red-green-blue order, of any sizes.
+
+        Returns:
+            One entry per frame, in order, each with at most ``selection.regions`` regions, best first.
+
+        Raises:
+            VideoError: a frame is not a [H, W, 3] uint8 picture.
+        """
+        return self._run(frames, None)
+
+    def regions_for_boxes(self, frames: Sequence[Frame], boxes: Sequence[NDArray[np.float32]]) -> list[FrameRegions]:
+        """Describes given boxes instead of proposals: every box is kept, in its order, as it was given.
+
+        Args:
+            frames: as for :meth:`detect`. boxes: for each frame [k, 4] ``x1 y1 x2 y2`` in its pixels.
+        """
+        given = [torch.from_numpy(np.ascontiguousarray(b, np.float32).reshape(-1, 4)) for b in boxes]
+        assert len(given) == len(frames), f"{len(frames)} frames, but boxes for {len(given)}"
+        return self._run(frames, given)
+
+    def _run(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions]:
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, frame in enumerate(frames):
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+                found = f"{frame.dtype} {list(frame.shape)}"
+                raise VideoError(f"a frame is {found}, expected uint8 [H, W, 3]", stage="detect", reason="bad-frame")
+            by_size[frame.shape].append(number)
+        results: dict[int, FrameRegions] = {}
+        for numbers in by_size.values():
+            for start in range(0, len(numbers), self.max_batch):
+                batch = numbers[start : start + self.max_batch]
+                boxes = [given[number] for number in batch] if given is not None else None
+                results.update(zip(batch, self._run_batch([frames[n] for n in batch], boxes), strict=True))
+        return [results[number] for number in range(len(frames))]
+
+    @torch.inference_mode()
+    def _run_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions]:
+        """Regions of frames of one size; ``given`` boxes take the place of proposals and of the selection."""
+        height, width, _ = frames[0].shape
+        resize = plan_resize(height, width, self.config.input)
+        if min(resize.new_height, resize.new_width) < Backbone.SMALLEST_SIDE:
+            return [self._no_regions() for _ in frames]
+        scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
+        with exact_float32():
+            images = torch.from_numpy(np.stack(frames)).to(self.device)
+            res4 = self.network.res4(preprocess(images, resize, self.config.input))
+            if given is None:
+                boxes = [found for found, _ in self._propose(res4, resize)]
+                original = [found.cpu() / scale for found in boxes]
+            else:
+                original = list(given)
+                boxes = [(found * scale).to(self.device) for found in original]
+            return self._describe(res4, boxes, original, resize, keep_all=given is not None)
+
+    def _propose(self, res4: Tensor, resize: Resize) -> list[tuple[Tensor, Tensor]]:
+        objectness, deltas = self.network.rpn(res4)
+        return propose(objectness, deltas, self.anchors, resize, self.config)
+
+    def _describe(
+        self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, keep_all: bool
+    ) -> list[FrameRegions]:
+        """Runs the region head on ``boxes`` (resized pixels) and keeps what the selection keeps, or everything."""
+        head, counts = self.network.roi_heads, [len(found) for found in boxes]
+        features = head.features(res4, boxes, self.chunk)
+        logits = head.class_logits(features)
+        probabilities = torch.split(object_probabilities(logits, self.config).cpu(), counts)
+        if keep_all:
+            chosen = [_keep_all(b, p) for b, p in zip(original, probabilities, strict=True)]
+        else:
+            chosen = self._select(features, original, probabilities, resize)
+        # Rows of the kept regions in the batch, so that the attribute head sees only them.
+        starts = np.cumsum([0, *counts[:-1]]).tolist()
+        rows = torch.cat([c.index + start for c, start in zip(chosen, starts, strict=True)]).to(self.device)
+        features, logits = features[rows], logits[rows]
+        if self.config.head.attributes and len(rows):
+            scores, ids = head.attribute_probabilities(features, logits).max(dim=1)
+        else:
+            scores, ids = features.new_zeros(len(rows)), torch.full((len(rows),), -1)
+        kept = [len(c.index) for c in chosen]
+        columns = (torch.split(column.cpu(), kept) for column in (features, ids, scores))
+        return [_frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+
+    def _select(
+        self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize
+    ) -> list[Selection]:
+        counts = [len(found) for found in original]
+        deltas: list[Tensor | None] = [None] * len(counts)
+        if self.config.selection.boxes == "regressed":
+            deltas = list(torch.split(self.network.roi_heads.box_deltas(features).cpu(), counts))
+        # The frame as the network saw it, taken back to original pixels: MILVLG clips there.
+        height, width = resize.new_height / resize.scale_y, resize.new_width / resize.scale_x
+        return [
+            select(b, p, d, height, width, self.config) for b, p, d in zip(original, probabilities, deltas, strict=True)
+        ]
+
+    def _no_regions(self) -> FrameRegions:
+        nothing = torch.zeros(0)
+        chosen = Selection(nothing.long(), nothing.reshape(0, 4), nothing, nothing.long())
+        return _frame_regions(chosen, nothing.reshape(0, self.feature_width), nothing, nothing)
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device here; the hint names those that there are.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    usable = ["cpu"]
+    if torch.cuda.is_available():
+        usable += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if device not in usable:
+        raise ConfigError(f"there is no device '{device}' on this machine", f"use auto or one of: {', '.join(usable)}")
+    return torch.device(device)
+
+
+def _keep_all(boxes: Tensor, probabilities: Tensor) -> Selection:
+    scores, classes = probabilities.max(dim=1)
+    return Selection(torch.arange(len(boxes)), boxes, scores, classes)
+
+
+def _frame_regions(chosen: Selection, features: Tensor, attribute_ids: Tensor, scores: Tensor) -> FrameRegions:
+    return FrameRegions(
+        features=features.float().numpy(),
+        boxes=chosen.boxes.float().numpy(),
+        scores=chosen.scores.float().numpy(),
+        class_ids=chosen.class_ids.int().numpy(),
+        attribute_ids=attribute_ids.int().numpy(),
+        attribute_scores=scores.float().numpy(),
+    )
+
+
+def _read_names(path: Path | None, count: int) -> list[str] | None:
+    """The lines of a vocabulary, which must be as many as the detector has classes."""
+    if path is None:
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"cannot read the vocabulary {path}: {error}", "expected one class a line") from None
+    if len(names) != count:
+        raise WeightsError(
+            f"{path} names {len(names)} classes, but the weights have {count}", "give the vocabulary of these weights"
+        )
+    return names

@@ -1,0 +1,43 @@
+"""The whole network: backbone, proposal head and region head under the names that checkpoints use."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from regionvlp.extract.detector.config import DetectorConfig
+from regionvlp.extract.detector.head import RegionHead
+from regionvlp.extract.detector.resnet import Backbone
+from regionvlp.extract.detector.rpn import RPNHead
+
+
+class ProposalGenerator(nn.Module):
+    """Holds the RPN's layers; the steps after them are :func:`~regionvlp.extract.detector.rpn.propose`."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.rpn_head = RPNHead(config)
+
+
+class RegionNetwork(nn.Module):
+    """The learned part of a detector, in the stages in which it is run and tested.
+
+    Normalisations are already folded into the convolutions (``weights.fold_norms``), so ``state_dict`` holds a weight
+    and a bias per convolution and no statistics.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        self.proposal_generator = ProposalGenerator(config)
+        self.roi_heads = RegionHead(config)
+
+    def res4(self, images: Tensor) -> Tensor:
+        """[B, 3, h, w] float32 BGR minus the mean to [B, C/2, about h/16, about w/16]."""
+        found: Tensor = self.backbone(images)
+        return found
+
+    def rpn(self, res4: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw objectness [B, A or 2A, h, w] and box regressions [B, 4A, h, w]."""
+        objectness, deltas = self.proposal_generator.rpn_head(res4)
+        return objectness, deltas

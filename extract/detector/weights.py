@@ -1,0 +1,211 @@
+"""Weights: reading a file, telling what it holds, checking it, folding its norms.
+
+In: a file, or a seed. Out: :class:`Weights`, a canonical state dict (see ``layout``) that fits its configuration.
+Files are never executed: safetensors hold no code, and pickles are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from regionvlp.config import load_config
+from regionvlp.errors import WeightsError, nearest
+from regionvlp.extract.detector import layout
+from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
+from regionvlp.extract.detector.random_weights import random_state
+from regionvlp.extract.detector.registry import DetectorFiles
+from regionvlp.extract.detector.rpn import cell_anchors
+
+log = logging.getLogger(__name__)
+
+NORM_EPSILON = 1e-5
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checked set of weights.
+
+    Attributes:
+        config: the detector that they belong to, overrides applied.
+        state: canonical names to float32 tensors, norms not yet folded, anchors always present.
+        sha256: of names, shapes and values, so that two files with the same weights agree whatever their format.
+    """
+
+    config: DetectorConfig
+    state: State
+    sha256: str
+
+
+def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
+    """Reads or draws the weights of a detector and settles its configuration.
+
+    Later ones win: the family's values, what the shapes in the file show, ``detector.yaml``, ``overrides``.
+
+    Raises:
+        WeightsError: the file is unreadable, of another family, or does not fit. ConfigError: a setting is wrong.
+    """
+    source = f"the detector's settings ({files.source})"
+    if files.weights is None:
+        family = _family(files, None)
+        config = load_config(DetectorConfig, family.model_dump(), files.settings, overrides, source=source)
+        assert files.random_seed is not None, "a detector has weights or a seed"
+        state = {name: torch.from_numpy(value) for name, value in random_state(config, files.random_seed).items()}
+    else:
+        native = read_state(files.weights)
+        if layout.is_preactivation_r152(native):
+            raise WeightsError(
+                f"{files.weights} is bottom-up-attention's pre-activation ResNet-152, which is not supported",
+                "use bua-caffe-frcn-r101-k10-100.pth or another ResNet-101",
+            )
+        shapes = {name: tuple(value.shape) for name, value in native.items()}
+        family = _family(files, layout.family_of(shapes))
+        state = canonical_state(native)
+        shown = layout.architecture_of({name: tuple(value.shape) for name, value in state.items()}, family)
+        shown = shown | _pixel_mean(state, files.weights)
+        config = load_config(DetectorConfig, family.model_dump(), shown, files.settings, overrides, source=source)
+    state = _with_anchors(state, config, files)
+    _check(state, config, files)
+    return Weights(config, state, state_hash(state))
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a weights file under their own names; ``model`` and ``state_dict`` are looked into."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path} is damaged, or holds more than tensors and was refused, since reading it could run code",
+            "give a plain state dict, best as .safetensors",
+        ) from None
+    except Exception as error:  # whatever else a damaged file makes the readers raise
+        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        raise WeightsError(
+            f"cannot read the weights in {path}: {reason}", "the file is damaged: get it again"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict", "give a detector's weights")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def canonical_state(native: Mapping[str, Tensor]) -> State:
+    """The state under our names, float32 and contiguous, without counters."""
+    named = ((layout.canonical_name(name), value) for name, value in native.items())
+    return {name: value.to(torch.float32).contiguous() for name, value in named if name is not None}
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the sorted names, shapes and little-endian float32 values of a canonical state."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].numpy().astype("<f4", copy=False)
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def fold_norms(state: Mapping[str, Tensor]) -> State:
+    """Folds each convolution's norm (always with its running statistics) into a weight and a bias.
+
+    Computed in float64 and rounded once: weight * g and bias - mean * g with g = scale / sqrt(variance + 1e-5).
+    """
+    folded: State = {}
+    for name, value in state.items():
+        base, is_norm, part = name.partition(".norm.")
+        if not is_norm:
+            folded.setdefault(name, value)
+        elif part == "weight":
+            scale, bias, mean, variance = (state[f"{base}.norm.{key}"].double() for key in layout.NORM_PARTS)
+            gain = scale / (variance + NORM_EPSILON).sqrt()
+            folded[f"{base}.weight"] = (state[f"{base}.weight"].double() * gain[:, None, None, None]).float()
+            folded[f"{base}.bias"] = (bias - mean * gain).float()
+    return folded
+
+
+def _family(files: DetectorFiles, shown: str | None) -> DetectorConfig:
+    """The family that ``detector.yaml`` names, else the one that the weights show."""
+    name = files.family or shown
+    if name is None:
+        raise WeightsError(
+            f"{files.weights or files.source} shows no known detector family ({', '.join(FAMILIES)})",
+            "give a bottom-up-attention checkpoint, or name the family in detector.yaml",
+        )
+    if name not in FAMILIES:
+        hint = nearest(name, FAMILIES) or f"known families: {', '.join(FAMILIES)}"
+        raise WeightsError(f"unknown detector family '{name}' in {files.source}", hint)
+    if shown not in (None, name):
+        raise WeightsError(
+            f"{files.weights} holds weights of family '{shown}', but {files.source} says '{name}'",
+            f"write 'family: {shown}', or give weights of family '{name}'",
+        )
+    return FAMILIES[name]
+
+
+def _pixel_mean(state: State, path: Path) -> dict[str, Any]:
+    """Takes the pixel mean out of ``state``, where detectron2 saved one: it is a setting of the input."""
+    mean, std = state.pop(layout.PIXEL_MEAN, None), state.pop(layout.PIXEL_STD, None)
+    if std is not None and not bool((std == 1).all()):
+        raise WeightsError(
+            f"{path} wants its input divided by {std.flatten().tolist()}", "only a pixel_std of 1 is known"
+        )
+    # Rounded, so that the float32 of 103.53 counts as the same setting as 103.53.
+    return {} if mean is None else {"input": {"mean_bgr": [round(value, 4) for value in mean.flatten().tolist()]}}
+
+
+def _with_anchors(state: State, config: DetectorConfig, files: DetectorFiles) -> State:
+    """Adds the anchors where the file has none, and says so where it has others (detectron2 changed them silently)."""
+    computed = torch.from_numpy(cell_anchors(config.rpn.anchors))
+    stored = state.get(layout.ANCHORS)
+    if stored is None:
+        return state | {layout.ANCHORS: computed}
+    if stored.shape == computed.shape and not torch.allclose(stored, computed, atol=1e-3):
+        log.warning("%s brings anchors of its own, which differ from the configured ones; they are used", files.weights)
+    return state
+
+
+def _check(state: State, config: DetectorConfig, files: DetectorFiles) -> None:
+    """Compares ``state`` with what ``config`` needs; one line for the first fault."""
+    expected = layout.parameter_shapes(config)
+    where = str(files.weights or files.source)
+    faults = {
+        "lacks": [name for name in expected if name not in state],
+        "holds the unexpected": [name for name in state if name not in expected],
+    }
+    for fault, names in faults.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise WeightsError(
+                f"{where} {fault} parameter {names[0]}{more}",
+                f"it must hold a whole detector of family '{config.family}' and nothing else",
+            )
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise WeightsError(
+                f"{where}: {name} has shape {list(state[name].shape)}, expected {list(shape)}",
+                "the weights belong to another network: correct the settings beside them or give other weights",
+            )
+        if not bool(state[name].isfinite().all()):
+            raise WeightsError(
+                f"{where}: {name} holds values that are not numbers", "the file is damaged: get it again"
+            )
+
+
+def anchors_of(state: Mapping[str, Tensor]) -> tuple[State, Tensor]:
+    """Splits a canonical state into the network's parameters and the anchors of one cell [A, 4]."""
+    rest = dict(state)
+    return rest, rest.pop(layout.ANCHORS)
