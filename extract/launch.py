@@ -93,7 +93,11 @@ def extract_folder(
             feature_width=detector.feature_width,
             shard_size=config.shards.size,
             detector=detector.identity(),
-            video={"reader": check_reader(config.video.decoder), "sampling": "uniform", "max_seconds": config.video.max_seconds},
+            video={
+                "reader": check_reader(config.video.decoder),
+                "sampling": "uniform",
+                "max_seconds": config.video.max_seconds,
+            },
         )
         manifest = Manifest.create_or_check(out, wanted)
         remove_leftovers(out)

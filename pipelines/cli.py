@@ -21,8 +21,12 @@ from regionvlp.errors import RegionVLPError, nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("regionvlp.pipelines.demo", "Render a few clips, extract them, and draw what was written."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
+    "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
+    "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
+    "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
     "shards": ("regionvlp.pipelines.shards", "Inspect and verify region shards."),
+    "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
 }
 

@@ -1,87 +1,156 @@
-"""``regionvlp demo``: a small world of moving shapes, through the real stages, to a page to look at.
+"""``regionvlp demo``: the whole story on a small world of moving shapes, to a page to look at.
 
-Stages, each skipped where its result already lies in the folder: render clips, extract their regions, draw the page.
+Stages: render clips and captions, extract regions, pre-train with the full loss and with the global loss alone, measure
+both, draw. Each goes on where an earlier call stopped, and does nothing where its result already lies in the folder.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import shutil
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import click
+import yaml
+from rich.console import Console
 
-from regionvlp import open_shards
-from regionvlp.extract.launch import Outcome, extract_folder
-from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings
+from regionvlp.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
+from regionvlp.config import load_config
+from regionvlp.extract.launch import extract_folder
+from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings, VideoSettings
 from regionvlp.pipelines import toyworld
+from regionvlp.pipelines.demo_results import Results, draw_page, measure
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+from regionvlp.pipelines.run import train
 from regionvlp.progress import ProgressBar
-from regionvlp.report.regions import summary_facts, write_regions_page
+from regionvlp.run_config import RunConfig
 
-CLIPS, QUICK_CLIPS = 24, 8
-CONFIG = ExtractConfig(detector=DetectorSettings(name="toy"), shards=ShardSettings(size=16))
+FRAMES = 4
+EXTRACT = ExtractConfig(
+    detector=DetectorSettings(name="toy", device="cpu"),
+    video=VideoSettings(frames=FRAMES),
+    shards=ShardSettings(size=128),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a demo is: clips to learn from, clips held out, training steps."""
+
+    train: int
+    test: int
+    steps: int
+
+
+FULL, QUICK = Scale(train=2400, test=256, steps=700), Scale(train=160, test=32, steps=40)
 
 
 @click.command("demo")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder.")
-@click.option("--quick", is_flag=True, help=f"A smoke run: {QUICK_CLIPS} clips instead of {CLIPS}.")
+@click.option("--quick", is_flag=True, help="A smoke run of about a minute: too little to learn from.")
 @json_option
 def command(out: Path, quick: bool, json_path: str | None) -> None:
-    """Render a few clips of moving shapes, extract their regions, and draw what was written.
+    """Render a toy world, extract its regions, train, measure, and draw a page to look at.
 
-    Leaves videos, shards and report.html in the folder. Run again, it does only what is missing.
+    Leaves videos, shards, runs, checkpoint, metrics.json and report.html in the folder.
     """
+    logging.getLogger("regionvlp").setLevel(logging.WARNING)
     console = console_for(json_path)
-    count = QUICK_CLIPS if quick else CLIPS
-    annotations = _rendered(out / "videos", count)
-    console.print(f"1. rendered  {count} clips of {toyworld.WIDTH}x{toyworld.HEIGHT} pixels in {out / 'videos'}")
+    scale = QUICK if quick else FULL
+    console.print(f"1. rendering {scale.train} clips to learn from and {scale.test} held out")
+    _render(out / "videos", scale)
+    console.print("2. extracting regions with the tiny detector")
+    _extract(out, console)
+    checkpoints: dict[str, Checkpoint] = {}
+    for number, (name, use_local) in enumerate((("full", True), ("global-only", False)), start=3):
+        losses = "region-word alignment and global contrast" if use_local else "global contrast alone"
+        console.print(f"{number}. training with {losses}")
+        run = out / "runs" / name
+        train(run_config(out, scale, use_local=use_local), run)
+        checkpoints[name] = load_checkpoint(run)
+    _copy_checkpoint(find_checkpoint(out / "runs" / "full"), out / "checkpoint")
+    console.print("5. measuring on the held-out clips, and drawing")
+    results = {
+        name: measure(checkpoint, out / "videos" / "test.jsonl", out / "shards")
+        for name, checkpoint in checkpoints.items()
+    }
+    record = _record(results)
+    write_json(record, str(out / "metrics.json"))
+    draw_page(out / "report.html", results, out)
+    _say(console, results, out / "report.html")
+    write_json(record, json_path)
 
+
+def run_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
+    """The shipped recipe with this folder's paths."""
+    recipe = yaml.safe_load((resources.files("regionvlp.configs") / "pretrain" / "demo.yaml").read_text("utf-8"))
+    shards = str(out / "shards")
+    return load_config(
+        RunConfig,
+        recipe,
+        {
+            "data": {"sources": [{"captions": str(out / "videos" / "train.jsonl"), "shards": shards}]},
+            "eval": {"source": {"captions": str(out / "videos" / "test.jsonl"), "shards": shards}},
+            "loss": {"use_local": use_local},
+            "train": {"max_steps": scale.steps},
+        },
+        source="demo.yaml",
+    )
+
+
+def _render(folder: Path, scale: Scale) -> None:
+    for split, count in (("train", scale.train), ("test", scale.test)):
+        index = folder / f"{split}.jsonl"
+        if not index.exists() or index.read_text(encoding="utf-8").count("\n") != count:
+            with ProgressBar("render", "clips", "clips") as bar:
+                bar.begin(count)
+                toyworld.write_clips(folder, count, split=split, advance=lambda: bar.advance(1, 1))
+
+
+def _extract(out: Path, console: Console) -> None:
     with ProgressBar("extract", "videos", "frames") as bar:
         outcome = extract_folder(
             out / "videos",
             out / "shards",
-            CONFIG,
-            on_plan=lambda plan, left: bar.begin(left),
+            EXTRACT,
+            on_plan=lambda planned, left: bar.begin(left),
             on_video=lambda frames: bar.advance(1, frames),
         )
     status = outcome.status
     console.print(
-        f"2. extracted {status.frames:,} frames, {status.regions:,} regions, {human_bytes(status.bytes)} "
-        f"in {status.shards_done} shards in {out / 'shards'}"
+        f"   {status.frames:,} frames, {status.regions:,} regions, {human_bytes(status.bytes)} "
+        f"in {status.shards_done} shards"
     )
 
-    page = out / "report.html"
-    _draw(page, out, annotations, outcome)
-    console.print(f"3. drew      {page}")
-    console.print(f"\nOpen {page.resolve().as_uri()} and see what was written. Then try your own videos:")
-    console.print("  regionvlp extract --videos DIR --out SHARDS --detector toy")
-    write_json({**status.to_dict(), "report": str(page), "seconds": round(outcome.seconds, 3)}, json_path)
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    """Puts the trained model where a user looks for it, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("trainer_state.pt"))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
 
 
-def _rendered(folder: Path, count: int) -> list[dict[str, str]]:
-    """The annotations of the first ``count`` test clips, rendering them where they are not there yet."""
-    index = folder / "test.jsonl"
-    if not index.exists() or index.read_text(encoding="utf-8").count("\n") < count:
-        toyworld.write_clips(folder, count, split="test")
-    return [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines()][:count]
-
-
-def _draw(page: Path, out: Path, annotations: list[dict[str, str]], outcome: Outcome) -> None:
-    shards = open_shards(out / "shards")
-    manifest = shards.manifest
-    facts = {
-        "detector": f"{manifest.detector['name']} ({manifest.detector['family']})",
-        "per frame": f"{manifest.regions} regions of {manifest.feature_width} features, {manifest.dtype}",
-        "format": manifest.format,
-        **summary_facts({name: getattr(outcome.status, name) for name in ("videos", "frames", "regions", "failures")}),
-        "on disk": human_bytes(outcome.status.bytes),
+def _record(results: dict[str, Results]) -> dict[str, Any]:
+    full, base = results["full"], results["global-only"]
+    return {
+        **full.metrics,
+        "grounding": full.grounding,
+        "global_only": {**{key: base.metrics[key] for key in ("t2v", "v2t")}, "grounding": base.grounding},
     }
-    write_regions_page(
-        page,
-        title="regionvlp: what the extraction wrote",
-        facts=facts,
-        videos=[
-            (out / "videos" / row["video_id"], shards[row["video_id"]], row["caption"]) for row in annotations[:12]
-        ],
-        class_names=None,
-    )
+
+
+def _say(console: Console, results: dict[str, Results], page: Path) -> None:
+    for name, result in results.items():
+        t2v, pointing = result.metrics["t2v"], result.grounding
+        console.print(
+            f"   {name:<12} text to video R@1 {t2v['R1']:5.1f} %  R@5 {t2v['R5']:5.1f} %  R@10 {t2v['R10']:5.1f} %   "
+            f"pointing {pointing['accuracy']:.1f} % of {pointing['ceiling']:.1f} %"
+        )
+    chance = next(iter(results.values())).metrics["chance"]["R1"]
+    console.print(f"   {'chance':<12} text to video R@1 {chance:5.1f} %")
+    console.print(f"\nOpen {page.resolve().as_uri()}: what a sentence finds, and which regions answer which words.")

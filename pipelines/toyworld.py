@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -65,6 +65,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "still": ("stays still", "does not move"),
 }
 JOINERS = (" while {b}", ", {b}", " and {b}", " as {b}")
+CROSSING = ("cross", "pass each other", "swap places")  # what two objects do together
+CROSSING_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,17 @@ def clips(count: int, *, split: Split, seed: int = 0) -> Iterator[ToyClip]:
         yield ToyClip(f"{split}/{i:05d}.mp4", caption, objects, boxes, frames)
 
 
-def write_clips(folder: Path, count: int, *, split: Split, seed: int = 0) -> list[str]:
+def write_clips(
+    folder: Path, count: int, *, split: Split, seed: int = 0, advance: Callable[[], None] = lambda: None
+) -> list[str]:
     """Writes the clips of a split as H.264 below ``folder``, then ``<split>.jsonl``: where that lies, all clips do.
 
     Each of its lines holds ``video_id``, ``caption``, ``split`` and ``objects`` (noun, colour, their character spans,
     ``boxes``: one ``[x1, y1, x2, y2]`` or null per frame).
+
+    Args:
+        folder, count, split, seed: where, how many, of which split and world.
+        advance: called after each clip.
 
     Returns:
         The video ids, in order.
@@ -130,6 +138,7 @@ def write_clips(folder: Path, count: int, *, split: Split, seed: int = 0) -> lis
         write_mp4(path, clip.frames)
         ids.append(clip.video_id)
         lines.append(json.dumps(_annotation(clip, split)))
+        advance()
     index.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return ids
 
@@ -173,29 +182,35 @@ def _draw_caption(rng: np.random.Generator) -> tuple[str, tuple[ToyObject, ...]]
     number = int(rng.integers(1, 3))
     shapes = rng.choice(list(SHAPES), number, replace=False)
     colours = rng.choice(list(COLOURS), number, replace=False)
+    crossing = number == 2 and rng.random() < CROSSING_SHARE
     caption = ""
     objects = []
     for o in range(number):
+        shape, colour = str(shapes[o]), str(colours[o])
         texture, size, action = (str(rng.choice(list(names))) for names in (TEXTURES, SIZES, ACTIONS))
-        noun = str(rng.choice(SHAPES[shapes[o]]))
-        adjective = str(rng.choice(SIZES[size][1]))
-        words = [adjective, str(colours[o]), texture if texture != "plain" else "", noun]
-        if rng.random() < 0.3:  # adjectives of colour and texture come in either order
-            words[1], words[2] = words[2], words[1]
-        phrase = " ".join(word for word in words if word)
-        article = "an" if phrase[0] in "aeiou" else "a"
-        clause = f"{article} {phrase} {rng.choice(ACTIONS[action])}"
+        noun = str(rng.choice(SHAPES[shape]))
+        clause = _phrase(rng, colour, texture, size, noun)
+        if crossing:
+            action = ("cross right", "cross left")[o]
+            clause += f" {rng.choice(CROSSING)}" if o else ""
+        else:
+            clause += f" {rng.choice(ACTIONS[action])}"
         if o:
-            clause = str(rng.choice(JOINERS)).format(b=clause)
+            clause = f" and {clause}" if crossing else str(rng.choice(JOINERS)).format(b=clause)
         start = len(caption)
         caption += clause
-        objects.append(
-            ToyObject(
-                str(shapes[o]), str(colours[o]), texture, size, action, noun,
-                _span(caption, noun, start), _span(caption, str(colours[o]), start),
-            )
-        )  # fmt: skip
+        spans = _span(caption, noun, start), _span(caption, colour, start)
+        objects.append(ToyObject(shape, colour, texture, size, action, noun, *spans))
     return caption, tuple(objects)
+
+
+def _phrase(rng: np.random.Generator, colour: str, texture: str, size: str, noun: str) -> str:
+    """``a small red striped disc``; the adjectives of colour and texture come in either order."""
+    looks = [colour, texture if texture != "plain" else ""]
+    if rng.random() < 0.3:
+        looks.reverse()
+    phrase = " ".join(word for word in (str(rng.choice(SIZES[size][1])), *looks, noun) if word)
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _span(caption: str, word: str, start: int) -> tuple[int, int]:
@@ -244,6 +259,10 @@ def _pose(thing: ToyObject, spot: tuple[float, float], when: float) -> tuple[flo
             x += 26 * swing
         case "left":
             x -= 26 * swing
+        case "cross right":
+            x, y = WIDTH * (0.2 + 0.6 * when), y - 12
+        case "cross left":
+            x, y = WIDTH * (0.8 - 0.6 * when), y + 12
         case "up":
             y -= 22 * swing
         case "down":

@@ -135,7 +135,9 @@ def _section(model: type[BaseModel], location: Sequence[int | str]) -> type[Base
     """The model class that a validation error's location lies in, or None where it is not a plain section."""
     current: type[BaseModel] | None = model
     for part in location:
-        field = current.model_fields.get(str(part)) if current else None
+        if isinstance(part, int):
+            continue  # an item of a list, whose model is the list's
+        field = current.model_fields.get(part) if current else None
         current = _model_class(field.annotation) if field else None
     return current
 
@@ -143,6 +145,6 @@ def _section(model: type[BaseModel], location: Sequence[int | str]) -> type[Base
 def _model_class(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (Union, UnionType):
+    if get_origin(annotation) in (Union, UnionType, list, tuple):
         return next((found for arg in get_args(annotation) if (found := _model_class(arg))), None)
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regionvlp.config import dump_yaml, load_config, merge, parse_assignments, read_yaml, validate
+from regionvlp.config import Config, dump_yaml, load_config, merge, parse_assignments, read_yaml, validate
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.extract.settings import ExtractConfig
 
@@ -22,6 +22,19 @@ def test_later_layers_win_and_neighbours_stay() -> None:
     )
     assert (config.video.frames, config.video.decoder) == (2, "decord")
     assert (config.shards.format, config.detector.proposals) == ("parquet", None)
+
+
+def test_a_misspelt_key_in_a_list_is_named_as_well() -> None:
+    class Item(Config):
+        colour: str = "red"
+
+    class Box(Config):
+        items: tuple[Item, ...] = ()
+
+    with pytest.raises(ConfigError) as caught:
+        validate(Box, {"items": [{"color": "blue"}]}, "x.yaml")
+    assert "items.0.color" in caught.value.message
+    assert "did you mean 'colour'?" in caught.value.hint
 
 
 def test_merge_leaves_its_arguments_alone() -> None:

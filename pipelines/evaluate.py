@@ -1,0 +1,160 @@
+"""``regionvlp eval``: exact retrieval metrics, beside the rows that the papers print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from regionvlp.checkpoints import Checkpoint, load_checkpoint
+from regionvlp.data.captions import CaptionFormat, Queries
+from regionvlp.data.settings import SourceSettings
+from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.errors import InputError
+from regionvlp.evaluation.metrics import retrieval_metrics
+from regionvlp.evaluation.retrieval import Retrieval, run_retrieval
+from regionvlp.evaluation.tables import comparison_table
+from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
+from regionvlp.progress import ProgressBar
+from regionvlp.shards import Manifest
+from regionvlp.training import checkpoint as files
+from regionvlp.training.distributed import choose_device
+
+RUNS = Path("runs")
+
+
+def _options(command: CommandT) -> CommandT:
+    for option in (
+        json_option,
+        click.option("--device", default="auto", show_default=True),
+        click.option("--allow-missing", is_flag=True, help="Evaluate on the part of the gallery that is there."),
+        click.option("--frames", type=click.IntRange(1, 256), help="Frames per video.  [as in training]"),
+        click.option("--annotations", type=click.Path(path_type=Path), help="Captions.  [the run's]"),
+        click.option("--shards", type=click.Path(path_type=Path), help="Region shards.  [the run's]"),
+        click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint or run.  [newest in runs/]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("eval")
+def command() -> None:
+    """Measure retrieval with a trained checkpoint."""
+
+
+@command.command("msrvtt")
+@click.option("--split", type=click.Choice(["1ka", "1kb", "full"]), default="1ka", show_default=True)
+@click.option("--queries", type=click.Choice(["all", "first", "index_file"]), help="Captions per clip.  [the split's]")
+@_options
+def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options: Any) -> None:
+    """Text-video retrieval on MSR-VTT, beside the papers' rows."""
+    checkpoint, result, metrics = _evaluate(
+        format="msrvtt", split=f"{split}-test", queries=queries, json_path=json_path, **options
+    )
+    console = console_for(json_path)
+    setting = "fine-tuned" if checkpoint.config.init else "zero-shot"
+    for direction in ("t2v", "v2t"):
+        table = comparison_table(metrics[direction], "MSRVTT", split=split, direction=direction, setting=setting)  # type: ignore[arg-type]
+        console.print(table)
+    _finish(checkpoint, result, metrics, json_path, {"dataset": "MSRVTT", "split": split})
+
+
+@command.command("csv")
+@click.option("--split", help="Which rows of the split column.  [all, or the run's]")
+@_options
+def csv(split: str | None, json_path: str | None, **options: Any) -> None:
+    """Text-video retrieval on your own captions: a CSV, TSV, JSON or JSON-lines file of video_id and caption."""
+    checkpoint, result, metrics = _evaluate(format="auto", split=split, queries=None, json_path=json_path, **options)
+    console_for(json_path).print(metrics_table(metrics))
+    _finish(checkpoint, result, metrics, json_path, {"dataset": "own", "split": split})
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """Both directions and chance, a row each."""
+    table = Table(title=f"{metrics['queries']:,} queries, {metrics['gallery']:,} videos", title_justify="left")
+    names = ("R1", "R5", "R10", "R50", "MedR", "MeanR")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for title, key in (("text to video", "t2v"), ("video to text", "v2t"), ("chance", "chance")):
+        values = metrics[key]
+        table.add_row(title, *(f"{values[name]:.1f}" if name in values else "" for name in names))
+    return table
+
+
+def newest_run(folder: Path = RUNS) -> Path:
+    """The run below ``folder`` whose newest checkpoint is the newest of all.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path for run in folder.glob("*") if (path := files.latest(run))] if folder.is_dir() else []
+    if not found:
+        raise InputError(f"no trained run in {folder}/", "name one with --checkpoint, or run 'regionvlp pretrain'")
+    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+
+
+def _evaluate(
+    *,
+    format: CaptionFormat,
+    split: str | None,
+    queries: Queries | None,
+    checkpoint: Path | None,
+    shards: Path | None,
+    annotations: Path | None,
+    frames: int | None,
+    allow_missing: bool,
+    device: str,
+    json_path: str | None,
+) -> tuple[Checkpoint, Retrieval, dict[str, Any]]:
+    where = choose_device(device)
+    opened = load_checkpoint(checkpoint or newest_run(), where)
+    known = opened.config.eval.source
+    captions = annotations or (known.captions if known else None)
+    folder = shards or (known.shards if known else None)
+    for path, name in ((captions, "annotations"), (folder, "shards")):
+        if path is None:
+            raise InputError(f"the run names no {name} to evaluate on", f"give them with --{name}")
+    assert captions is not None
+    assert folder is not None
+    if annotations is None and known is not None:
+        format, split, queries = known.format, split or known.split, queries or known.queries
+    opened.check_shards(Manifest.read(folder), folder)
+    source = SourceSettings(
+        captions=captions, format=format, split=split, queries=queries, shards=folder, allow_missing=allow_missing
+    )
+    settings = opened.config.data.model_copy(
+        update={"frames": frames or opened.config.eval.frames or opened.config.data.frames}
+    )
+    dataset = open_source(source, settings, training=False)
+    check_script(dataset.captions, opened.tokenizer)
+    with ProgressBar("evaluate", "items", "items") as bar:
+        bar.begin(len(dataset.videos) + len(dataset.captions))
+        result = run_retrieval(
+            opened.task,
+            dataset,
+            collate_for(settings, opened.tokenizer),
+            device=where,
+            batch_size=opened.config.eval.batch_size,
+            advance=lambda count: bar.advance(count, count),
+        )
+    return opened, result, dict(retrieval_metrics(result.similarity, result.target))
+
+
+def _finish(
+    checkpoint: Checkpoint, result: Retrieval, metrics: dict[str, Any], json_path: str | None, about: dict[str, Any]
+) -> None:
+    """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else beside the run's checkpoints."""
+    console = console_for(json_path)
+    ties = metrics["t2v"]["ties"]
+    console.print(
+        f"checkpoint {checkpoint.path}; ties count by their average ({ties:g} queries have one)", markup=False
+    )
+    record = {**about, "checkpoint": str(checkpoint.path), **metrics}
+    target = json_path or str(checkpoint.path / "metrics.json")
+    write_json(record, target)
+    if json_path is None:
+        console.print(f"wrote {target}", markup=False)

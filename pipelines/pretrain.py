@@ -1,0 +1,78 @@
+"""``regionvlp pretrain`` and ``regionvlp finetune``: training from a configuration file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.errors import ConfigError
+from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
+from regionvlp.run_config import RunConfig
+
+
+def _options(command: CommandT) -> CommandT:
+    for option in (
+        json_option,
+        click.option("--dry-run", is_flag=True, help="Check everything, run one batch, say what would happen."),
+        click.option("--resume", default="auto", metavar="auto|never|PATH", show_default=True,
+                     help="Go on where the run stopped, refuse to, or go on from this checkpoint."),
+        click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. train.epochs=2."),
+        click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [runs/<name of the config>]"),
+        click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("pretrain")
+@_options
+def command(**options: Any) -> None:
+    """Train a video-language model on region shards and captions."""
+    _train(**options)
+
+
+@click.command("finetune")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run whose weights to start from.")
+@_options
+def finetune(init: Path | None, assignments: tuple[str, ...], **options: Any) -> None:
+    """Train on from the weights of a checkpoint (--init, or 'init' in the configuration)."""
+    if init is not None:
+        assignments = (*assignments, f"init={init}")
+    _train(assignments=assignments, needs_init=True, **options)
+
+
+def _train(
+    config_path: Path,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    resume: str,
+    dry_run: bool,
+    json_path: str | None,
+    needs_init: bool = False,
+) -> None:
+    config = load_config(RunConfig, read_yaml(config_path), parse_assignments(assignments), source=str(config_path))
+    if needs_init and config.init is None:
+        raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
+    # What follows imports torch.
+    from regionvlp.pipelines.run import describe, prepare, train
+
+    console = console_for(json_path)
+    prepared = prepare(config)
+    if dry_run:
+        plan = describe(prepared)
+        for name, value in plan.items():
+            console.print(f"{name.replace('_', ' '):>16}  {value}", markup=False)
+        write_json(plan, json_path)
+        return
+    logging.getLogger("regionvlp").setLevel(logging.INFO)
+    run_dir = out or Path("runs") / config_path.stem
+    chosen: Literal["auto", "never"] | Path = (
+        "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
+    )
+    train(config, run_dir, resume=chosen, prepared=prepared)
+    console.print(f"done: {run_dir}; next: regionvlp eval csv --checkpoint {run_dir}", markup=False)
+    write_json({"run": str(run_dir)}, json_path)

@@ -1,0 +1,252 @@
+"""A training run from its configuration: what ``pretrain``, ``finetune`` and ``demo`` share.
+
+In: :class:`RunConfig`. Out: a run folder with checkpoints, or with ``dry_run`` a description of what would happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from regionvlp.checkpoints import (
+    check_detector,
+    find_checkpoint,
+    load_checkpoint,
+    read_detector,
+    save_beside_weights,
+)
+from regionvlp.config import dump_yaml
+from regionvlp.data.dataset import Collate, RegionTextDataset
+from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.errors import ConfigError, InputError
+from regionvlp.evaluation.metrics import retrieval_metrics
+from regionvlp.evaluation.retrieval import run_retrieval
+from regionvlp.models.inflation import inflate_frames
+from regionvlp.run_config import RunConfig
+from regionvlp.shards import Manifest
+from regionvlp.tasks import Task, build_task
+from regionvlp.training.distributed import World, close_world, open_world
+from regionvlp.training.loaders import Loader, RoundRobin
+from regionvlp.training.logbook import Logbook
+from regionvlp.training.run_folder import open_run
+from regionvlp.training.trainer import Trainer
+from regionvlp.training.weights import check_shapes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs, opened and checked against each other."""
+
+    config: RunConfig
+    datasets: list[RegionTextDataset]
+    held_out: RegionTextDataset | None
+    tokenizer: TextTokenizer
+    detector: Mapping[str, Any]
+    task: Task
+
+    @property
+    def collate(self) -> Collate:
+        """Makes batches of samples."""
+        return collate_for(self.config.data, self.tokenizer)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Opens data, tokenizer and model, and makes sure that they belong together. Writes nothing.
+
+    Raises:
+        InputError, ShardError, ConfigError, WeightsError: whatever does not fit, in one line.
+    """
+    init = find_checkpoint(config.init) if config.init else None
+    detector = _detector(config, init)
+    torch.manual_seed(config.train.seed)  # the weights that are drawn
+    datasets = [
+        open_source(source, config.data, training=True, seed=config.train.seed) for source in config.data.sources
+    ]
+    held_out = None
+    if config.eval.source is not None:
+        settings = config.data.model_copy(update={"frames": config.eval.frames or config.data.frames})
+        held_out = open_source(config.eval.source, settings, training=False)
+    tokenizer = _tokenizer(config, init, datasets)
+    for dataset in (*datasets, *([held_out] if held_out else [])):
+        check_script(dataset.captions, tokenizer)
+    task = build_task(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
+    if init:
+        _start_from(task, init, config)
+    return Prepared(config, datasets, held_out, tokenizer, detector, task)
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: Literal["auto", "never"] | Path = "auto",
+    prepared: Prepared | None = None,
+) -> None:
+    """Trains to the end, going on where an earlier call for the same folder stopped.
+
+    Raises:
+        InputError: the folder holds another run. KeyboardInterrupt: interrupted, with a checkpoint written.
+    """
+    prepared = prepared or prepare(config)
+    world = open_world(config.train.device)
+    try:
+        # Built first: what does not fit is found before the run folder is touched.
+        trainer = Trainer(
+            prepared.task,
+            _loaders(prepared, world),
+            config.train,
+            config.optim,
+            run_dir,
+            world=world,
+            logbook=Logbook(run_dir) if world.is_main else None,
+            evaluate=_evaluator(prepared, world) if prepared.held_out else None,
+            save_extra=lambda folder: save_beside_weights(folder, prepared.tokenizer, prepared.detector),
+        )
+        candidates: tuple[Path, ...] = ()
+        if world.is_main:
+            candidates = open_run(run_dir, dump_yaml(config), resume, seed=config.train.seed).candidates
+        candidates = world.from_main(candidates)
+        trainer.resume(candidates)
+        trainer.fit()
+    finally:
+        close_world(world)
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """What a run would be, after one batch went through the model forwards and backwards."""
+    config = prepared.config
+    world = open_world(config.train.device)
+    try:
+        loaders = _loaders(prepared, world)
+        rounds = RoundRobin(loaders, config.train.samples_per_epoch)
+        task = prepared.task.to(world.device)
+        batch = rounds.next()[1][0]
+        rounds.close()
+        tensors = {key: value.to(world.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+        scalars = task(tensors)
+        torch.stack([value for name, value in scalars.items() if name.endswith("_loss")]).sum().backward()
+        task.zero_grad()
+        return {
+            "task": config.task,
+            "device": str(world.device),
+            "parameters": sum(p.numel() for p in task.parameters()),
+            "vocabulary": prepared.tokenizer.vocab_size,
+            "pairs": {loader.name: loader.sampler.size for loader in loaders},
+            "held_out": len(prepared.held_out.captions) if prepared.held_out else 0,
+            "batch_size": config.train.batch_size,
+            "steps_per_epoch": rounds.steps_per_epoch,
+            "steps": min(config.train.epochs * rounds.steps_per_epoch, config.train.max_steps or sys.maxsize),
+            "first_batch": {name: round(float(value.detach()), 4) for name, value in scalars.items()},
+        }
+    finally:
+        close_world(world)
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """``{"t2v": {"R1": ..}}`` as ``{"t2v/R1": ..}``, text-to-video recall at 1 first: what "best" is judged by."""
+    return {
+        f"{direction}/{name}": float(value)
+        for direction in ("t2v", "v2t")
+        for name, value in metrics[direction].items()
+        if name in ("R1", "R5", "R10", "MedR", "MeanR")
+    }
+
+
+def _start_from(task: Task, init: Path, config: RunConfig) -> None:
+    """Copies the weights of a checkpoint, which may have been built for another number of frames."""
+    state = load_checkpoint(init).task.state_dict()
+    for name in state:
+        if name.endswith("temporal_embed"):
+            state[name] = inflate_frames(state[name], config.model.video.frames, config.inflation)
+    found, wanted = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, task.state_dict()))
+    check_shapes(init, found, wanted)
+    task.load_state_dict(state)
+
+
+def _evaluator(prepared: Prepared, world: World) -> Any:
+    held_out, collate, settings = prepared.held_out, prepared.collate, prepared.config.eval
+    assert held_out is not None
+
+    def evaluate(task: nn.Module) -> dict[str, float]:
+        assert isinstance(task, Task)
+        found = run_retrieval(task, held_out, collate, device=world.device, batch_size=settings.batch_size)
+        return flat_metrics(retrieval_metrics(found.similarity, found.target))
+
+    return evaluate
+
+
+def _loaders(prepared: Prepared, world: World) -> list[Loader]:
+    names = _names([source.captions for source in prepared.config.data.sources])
+    return [
+        Loader(dataset, prepared.collate, prepared.config.train, world, name, number)
+        for number, (dataset, name) in enumerate(zip(prepared.datasets, names, strict=True))
+    ]
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """A name per source for the log: its file's stem, numbered where two agree."""
+    stems = [path.stem for path in paths]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]
+
+
+def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
+    """The one detector that all shards of the run come from, and that the model is built for."""
+    sources = [*config.data.sources, *([config.eval.source] if config.eval.source else [])]
+    identity: Mapping[str, Any] | None = read_detector(init) if init else None
+    for source in sources:
+        manifest = Manifest.read(source.shards)
+        if manifest.feature_width != config.model.video.feature_width:
+            raise ConfigError(
+                f"the regions in {source.shards} have {manifest.feature_width} features, the model reads "
+                f"{config.model.video.feature_width}",
+                f"set model.video.feature_width={manifest.feature_width}, or use shards of another detector",
+            )
+        if identity is not None:
+            check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
+        identity = manifest.detector
+    assert identity is not None, "a run has at least one source"
+    _check_sizes(config)
+    return identity
+
+
+def _check_sizes(config: RunConfig) -> None:
+    """What data and model must agree on."""
+    data, video, text = config.data, config.model.video, config.model.text
+    frames = max(data.frames, config.eval.frames or 1)
+    for fits, message, hint in (
+        (data.loc_dim == video.loc_dim, f"data.loc_dim {data.loc_dim} is not model.video.loc_dim {video.loc_dim}",
+         "make them equal"),
+        (frames <= video.frames, f"{frames} frames do not fit model.video.frames {video.frames}",
+         f"set model.video.frames={frames}"),
+        (data.regions == video.regions, f"data.regions {data.regions} is not model.video.regions {video.regions}",
+         "make them equal"),
+        (data.text_length <= text.max_length,
+         f"data.text_length {data.text_length} does not fit model.text.max_length {text.max_length}",
+         f"set model.text.max_length={data.text_length}"),
+    ):  # fmt: skip
+        if not fits:
+            raise ConfigError(message, hint)
+
+
+def _tokenizer(config: RunConfig, init: Path | None, datasets: list[RegionTextDataset]) -> TextTokenizer:
+    """The tokenizer of the weights to start from, the one named, or one trained on the captions."""
+    if init:
+        return TextTokenizer.load(init)
+    if config.tokenizer.name is not None:
+        return TextTokenizer.load(config.tokenizer.name)
+    if config.model.text.pretrained is not None:
+        raise InputError(
+            "a pre-trained text encoder needs the tokenizer it was trained with", "set tokenizer.name to its name"
+        )
+    texts = [caption.caption for dataset in datasets for caption in dataset.captions]
+    return TextTokenizer.train(texts, config.tokenizer.vocab_size)

@@ -1,0 +1,299 @@
+"""From shards and captions to a checkpoint and its metrics, as a user types it; and every way to get it wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from regionvlp.checkpoints import load_checkpoint
+from regionvlp.config import load_config, validate
+from regionvlp.extract.launch import extract_folder
+from regionvlp.extract.settings import ExtractConfig
+from regionvlp.pipelines import toyworld
+from regionvlp.pipelines.cli import run
+from regionvlp.regions import VideoRegions
+from regionvlp.run_config import RunConfig
+from regionvlp.shards import Manifest, ShardWriter
+from regionvlp.training.logbook import read_log
+
+Edit = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips to learn from, 8 held out, and the shards of both."""
+    folder = tmp_path_factory.mktemp("world")
+    toyworld.write_clips(folder / "videos", 24, split="train")
+    toyworld.write_clips(folder / "videos", 8, split="test")
+    settings = {"detector": {"name": "toy"}, "video": {"frames": 2}, "shards": {"size": 16}}
+    extract_folder(folder / "videos", folder / "shards", load_config(ExtractConfig, settings))
+    return folder
+
+
+@pytest.fixture
+def recipe(world: Path, tmp_path: Path) -> Edit:
+    """Writes a tiny recipe over that world, with changes laid on top."""
+
+    def write(**changes: object) -> Path:
+        tower = {"width": 16, "depth": 1, "heads": 2, "joint_width": 8}
+        shards = str(world / "shards")
+        config = {
+            "data": {"sources": [{"captions": str(world / "videos/train.jsonl"), "shards": shards}],
+                     "frames": 2, "regions": 6, "text_length": 24},
+            "model": {"video": {**tower, "feature_width": 256, "frames": 2, "regions": 6},
+                      "text": {**tower, "mlp_width": 32, "max_length": 24, "dropout": 0.1}},
+            "optim": {"lr": 1e-3, "schedule": "constant"},
+            "train": {"batch_size": 8, "epochs": 2, "log_every": 1, "workers": 0, "device": "cpu"},
+            "eval": {"source": {"captions": str(world / "videos/test.jsonl"), "shards": shards}},
+        }  # fmt: skip
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**config, **changes}))
+        return path
+
+    return write
+
+
+def test_pretrain_then_eval(
+    recipe: Edit, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = recipe()
+    assert run(["pretrain", "--config", str(config), "--dry-run", "--json", "-"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["steps"] == 6
+    assert plan["pairs"] == {"train": 24}
+    assert all(np.isfinite(value) for value in plan["first_batch"].values())
+    assert not (tmp_path / "runs").exists()
+
+    assert run(["pretrain", "--config", str(config)]) == 0
+    log = read_log(tmp_path / "runs/tiny")
+    assert {row["step"] for row in log} == set(range(1, 7))
+    assert any("eval/t2v/R1" in row for row in log)
+    capsys.readouterr()
+
+    # Without options: the newest run, and what its configuration evaluates on.
+    assert run(["eval", "csv"]) == 0
+    said = capsys.readouterr().out
+    assert "8 queries, 8 videos" in said
+    checkpoint = load_checkpoint(tmp_path / "runs/tiny")
+    metrics = json.loads((checkpoint.path / "metrics.json").read_text())
+    assert metrics["chance"]["R1"] == pytest.approx(12.5)
+
+    csv = tmp_path / "mine.csv"
+    csv.write_text("video_id,caption\ntest/00000,a red star\ntest/00001.mp4,a blue box\n")
+    arguments = ["--annotations", str(csv), "--shards", str(world / "shards"), "--json", str(tmp_path / "m.json")]
+    assert run(["eval", "csv", "--checkpoint", "runs/tiny", *arguments]) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["gallery"] == 2
+
+
+def test_the_same_seed_gives_the_same_run_and_resume_goes_on(recipe: Edit, tmp_path: Path) -> None:
+    config = str(recipe())
+    for name in ("one", "two"):
+        assert run(["pretrain", "--config", config, "--out", str(tmp_path / name)]) == 0
+    assert run(["pretrain", "--config", config, "--out", str(tmp_path / "three"), "--set", "train.epochs=1"]) == 0
+    assert run(["pretrain", "--config", config, "--out", str(tmp_path / "three")]) == 0
+    weights = [load_checkpoint(tmp_path / name).task.state_dict() for name in ("one", "two", "three")]
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+
+
+def test_killed_and_started_again(recipe: Edit, tmp_path: Path) -> None:
+    train = {"batch_size": 8, "epochs": 60, "log_every": 1, "workers": 0, "device": "cpu",
+             "save_every": "5 steps", "eval_every": "never"}  # fmt: skip
+    config = str(recipe(train=train))
+    assert run(["pretrain", "--config", config, "--out", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "regionvlp", "pretrain", "--config", config, "--out", str(out)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints/step-00000010").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run(["pretrain", "--config", config, "--out", str(out)]) == 0
+    one, other = (load_checkpoint(folder).task.state_dict() for folder in (tmp_path / "whole", out))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    steps = [row["step"] for row in read_log(out)]
+    assert steps == sorted(set(steps))
+
+
+def test_finetune_starts_from_weights_and_may_take_more_frames(recipe: Edit, tmp_path: Path) -> None:
+    config = str(recipe())
+    one_frame = ["--set", "data.frames=1", "--set", "model.video.frames=1"]
+    assert run(["pretrain", "--config", config, "--out", str(tmp_path / "first"), *one_frame]) == 0
+    start = ["finetune", "--config", config, "--out", str(tmp_path / "second"), "--init", str(tmp_path / "first")]
+    assert run([*start, "--set", "optim.lr=1e-12"]) == 0
+    first, second = (load_checkpoint(tmp_path / name).task.state_dict() for name in ("first", "second"))
+    assert second["model.video.temporal_embed"].shape[1] == 2
+    name = "model.video.object_embedding.weight"
+    torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=0)
+
+
+def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["finetune", "--config", str(recipe())]) == 2
+    assert "--init" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.batch_size=0"], "train.batch_size"),
+        (["--set", "optim.larning_rate=1"], "optim.larning_rate"),
+        (["--set", "model.video.feature_width=2048"], "have 256 features, the model reads 2048"),
+        (["--set", "data.loc_dim=6"], "data.loc_dim 6"),
+        (["--set", "data.frames=4"], "4 frames"),
+        (["--set", "tokenizer.name=./nowhere"], "nowhere"),
+        (["--set", "model.video.pretrained=./nowhere.pth"], "nowhere.pth"),
+        (["--set", "init=./nowhere"], "nowhere"),
+        (["--set", "task=demovpl"], "demovpl"),
+        (["--set", "data.sources=[{captions: nowhere.csv, shards: nowhere}]"], "nowhere"),
+        (["--resume", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    arguments: list[str], message: str, recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", "--config", str(recipe()), "--out", str(tmp_path / "run"), *arguments]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_captions_that_do_not_fit(
+    recipe: Edit, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def source(text: str) -> list[str]:
+        (tmp_path / "c.csv").write_text("video_id,caption\n" + text)
+        value = f"data.sources=[{{captions: {tmp_path / 'c.csv'}, shards: {world / 'shards'}}}]"
+        return ["pretrain", "--config", str(recipe()), "--out", str(tmp_path / "run"), "--set", value,
+                    "--set", "eval.source=null"]  # fmt: skip
+
+    for text, message in (
+        ("elsewhere,a red star\n", "elsewhere"),
+        ("train/00000,\n", "without a video or a caption"),
+        ("".join(f"train/{i:05d},a red star\n" for i in range(4)), "batch"),
+    ):
+        assert run(source(text)) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_in_the_folder_is_refused(recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["pretrain", "--config", str(recipe()), "--out", str(tmp_path / "run")]
+    assert run(arguments) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert run([*arguments, "--set", "optim.lr=0.5"]) == 2
+    assert "optim.lr" in capsys.readouterr().err
+    assert run([*arguments, "--resume", "never"]) == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_evaluation_refuses_what_does_not_belong(
+    recipe: Edit, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "csv"]) == 2
+    assert "no trained run" in capsys.readouterr().err
+    assert run(["pretrain", "--config", str(recipe()), "--out", "runs/a"]) == 0
+    capsys.readouterr()
+
+    other = tmp_path / "other"
+    shutil.copytree(world / "shards", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest.pop("digest", None)
+    manifest["detector"]["weights"] = "another"
+    for shard in other.glob("shard-*"):
+        shard.unlink()
+    (other / "manifest.json").unlink()
+    fields = {key: value for key, value in manifest.items() if key not in ("schema_version", "sha256")}
+    Manifest.create_or_check(tmp_path / "fresh", Manifest(**fields))
+    assert run(["eval", "csv", "--shards", str(tmp_path / "fresh")]) == 2
+    assert "another detector" in capsys.readouterr().err
+
+    (tmp_path / "c.csv").write_text("video_id,caption\ntest/00000,красная звезда падает\n", encoding="utf-8")
+    assert run(["eval", "csv", "--annotations", "c.csv", "--shards", str(world / "shards")]) == 2
+    assert "another script" in capsys.readouterr().err
+
+    weights = load_checkpoint("runs/a").path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run(["eval", "csv"]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def msrvtt_shards(folder: Path, ids: list[str]) -> None:
+    """Random regions under the names that MSR-VTT's videos have."""
+    manifest = Manifest(
+        format="hdf5", dtype="float16", frames=1, regions=4, feature_width=16, shard_size=len(ids),
+        detector={"name": "random"}, video={},
+    )  # fmt: skip
+    manifest = Manifest.create_or_check(folder, manifest)
+    rng = np.random.default_rng(0)
+    with ShardWriter(folder, 0, manifest) as writer:
+        for video_id in ids:
+            corners = rng.uniform(0, 100, (1, 4, 2, 2)).astype(np.float32)
+            boxes = np.concatenate((corners.min(2), corners.max(2)), -1)
+            writer.add(
+                VideoRegions(
+                    f"videos/all/{video_id}.mp4", np.zeros(1, np.int64), np.zeros(1), np.full((1, 2), 240, np.int32),
+                    rng.random((1, 4, 16)).astype(np.float16), boxes, rng.random((1, 4)).astype(np.float32),
+                    np.zeros((1, 4), np.int32), np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32),
+                    np.full(1, 4, np.int32),
+                )
+            )  # fmt: skip
+        writer.finish()
+
+
+def test_eval_msrvtt_on_the_public_layout(
+    sample_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = sample_data / "annotations" / "msrvtt"
+    ids = (annotations / "high-quality/structured-symlinks/val_list_jsfusion.txt").read_text().split()
+    msrvtt_shards(tmp_path / "shards", ids)
+    captions = tmp_path / "c.csv"
+    captions.write_text("video_id,caption\n" + "".join(f"{i},a man is talking about a car\n" for i in ids[:8]))
+    tower = {"width": 16, "depth": 1, "heads": 2, "joint_width": 8}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({
+        "tokenizer": {"name": str(sample_data / "text")},
+        "data": {"sources": [{"captions": str(captions), "shards": str(tmp_path / "shards")}], "regions": 4,
+                 "text_length": 32},
+        "model": {"video": {**tower, "feature_width": 16, "regions": 4},
+                  "text": {**tower, "mlp_width": 32, "max_length": 32}},
+        "train": {"batch_size": 8, "epochs": 1, "workers": 0, "device": "cpu"},
+    }))  # fmt: skip
+    assert run(["pretrain", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")]) == 0
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--shards", str(tmp_path / "shards")]
+    arguments += ["--annotations", str(annotations)]
+    capsys.readouterr()
+    assert run(["eval", "msrvtt", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "DemoVLP" in said
+    metrics = json.loads((load_checkpoint(tmp_path / "run").path / "metrics.json").read_text())
+    assert (metrics["queries"], metrics["gallery"], metrics["split"]) == (1000, 1000, "1ka")
+    assert metrics["t2v"]["R1"] < 5  # random regions
+
+    # The full split needs 2990 videos, and says which are not there.
+    assert run(["eval", "msrvtt", "--split", "full", *arguments]) == 2
+    assert "2990" in capsys.readouterr().err
+
+
+def test_the_shipped_recipes_are_valid() -> None:
+    recipes = resources.files("regionvlp.configs") / "pretrain"
+    for name in ("demovlp_webvid_cc3m.yaml", "demo.yaml"):
+        values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
+        values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
+        validate(RunConfig, values, name)
