@@ -292,7 +292,7 @@ def _with_norms(network: RegionNetwork) -> dict[str, Tensor]:
 
 @click.command("train-toy-detector")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the detector.")
-@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(4), default=8, show_default=True, help="Frames a step.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @json_option
