@@ -45,7 +45,7 @@ class Scale:
     steps: int
 
 
-FULL, QUICK = Scale(train=2400, test=256, steps=700), Scale(train=160, test=32, steps=40)
+FULL, QUICK = Scale(train=1600, test=256, steps=400), Scale(train=160, test=32, steps=40)
 
 
 @click.command("demo")
@@ -102,7 +102,8 @@ def run_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
 
 
 def _render(folder: Path, scale: Scale) -> None:
-    for split, count in (("train", scale.train), ("test", scale.test)):
+    counts: dict[toyworld.Split, int] = {"train": scale.train, "test": scale.test}
+    for split, count in counts.items():
         index = folder / f"{split}.jsonl"
         if not index.exists() or index.read_text(encoding="utf-8").count("\n") != count:
             with ProgressBar("render", "clips", "clips") as bar:

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from regionvlp.checkpoints import Checkpoint
 from regionvlp.data.dataset import RegionTextDataset
 from regionvlp.data.settings import SourceSettings
 from regionvlp.data.sources import collate_for, open_source
 from regionvlp.evaluation.grounding import GroundedObject, alignment, pointing_accuracy
-from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.evaluation.retrieval import Retrieval, run_retrieval
+from regionvlp.evaluation.metrics import retrieval_metrics, text_to_video_ranks
+from regionvlp.evaluation.retrieval import Retrieval, encode_texts, encode_videos, run_retrieval
 from regionvlp.extract.detector.registry import bundled_dir
 from regionvlp.models import Encoded
 from regionvlp.regions import VideoRegions
@@ -61,8 +60,11 @@ def measure(checkpoint: Checkpoint, annotations: Path, shards: Path) -> Results:
     settings = checkpoint.config.data
     source = SourceSettings(captions=annotations, shards=shards)
     dataset = open_source(source, settings, training=False)
-    retrieval = run_retrieval(checkpoint.task, dataset, collate_for(settings, checkpoint.tokenizer))
-    video, text = _encode(checkpoint, dataset)
+    task, collate = checkpoint.task, collate_for(settings, checkpoint.tokenizer)
+    retrieval = run_retrieval(task, dataset, collate)
+    with torch.inference_mode():
+        video = Encoded.cat(list(encode_videos(task, dataset, collate)))
+        text = Encoded.cat(list(encode_texts(task, dataset, collate)))
     rows = [json.loads(line) for line in annotations.read_text(encoding="utf-8").splitlines()]
     grounding = pointing_accuracy(
         thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, shards)
@@ -74,7 +76,7 @@ def measure(checkpoint: Checkpoint, annotations: Path, shards: Path) -> Results:
 def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
     """Writes the page: curves and metrics of all models, examples of the one trained with the full loss."""
     full = results["full"]
-    ranks = _ranks(full.retrieval)
+    ranks = 1 + text_to_video_ranks(full.retrieval.similarity, full.retrieval.target)
     order = np.argsort(ranks, kind="stable")
     aligned = [i for i in order if len(full.annotations[i]["objects"]) > 1]  # two objects say more than one
     best, worst = aligned[:EXAMPLES], order[::-1][: EXAMPLES // 2]
@@ -112,18 +114,6 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
     )
 
 
-@torch.inference_mode()
-def _encode(checkpoint: Checkpoint, dataset: RegionTextDataset) -> tuple[Encoded, Encoded]:
-    """All videos and all captions, in the order of the dataset."""
-    collate = collate_for(checkpoint.config.data, checkpoint.tokenizer)
-    loader = DataLoader(dataset, batch_size=64, collate_fn=collate)
-    videos, texts = [], []
-    for batch in loader:
-        videos.append(checkpoint.task.encode_video(batch))
-        texts.append(checkpoint.task.encode_text(batch))
-    return Encoded.cat(videos), Encoded.cat(texts)
-
-
 def _objects(
     checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, shards: Path
 ) -> list[GroundedObject]:
@@ -155,14 +145,6 @@ def _objects(
 def _edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
     """Boxes [F, R, 4] as edges; the detector's count pixels, from their first to their last."""
     return regions.boxes[:, :slots] + np.array([0, 0, 1, 1], np.float32)
-
-
-def _ranks(retrieval: Retrieval) -> NDArray[np.float64]:
-    """[V] rank of each caption's own video, from 1, ties by their average."""
-    own = retrieval.similarity[np.arange(len(retrieval.target)), retrieval.target][:, None]
-    greater, equal = (retrieval.similarity > own).sum(1), (retrieval.similarity == own).sum(1) - 1
-    ranks: NDArray[np.float64] = 1 + greater + equal / 2
-    return ranks
 
 
 def _example(results: Results, i: int, rank: float, out: Path) -> Example:
@@ -217,10 +199,7 @@ def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> 
             width=int(sizes[f, 1]),
             height=int(sizes[f, 0]),
             boxes=[
-                RegionBox(
-                    *(float(v) for v in _percent(boxes[f, r], sizes[f])),
-                    f"{names[regions.class_ids[f, r]]} {regions.scores[f, r]:.2f}",
-                )
+                _box(boxes[f, r], sizes[f], f"{names[regions.class_ids[f, r]]} {regions.scores[f, r]:.2f}")
                 for r in range(min(slots, int(regions.num_regions[f])))
             ],
             answers=answers[:, f].tolist(),
@@ -229,10 +208,10 @@ def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> 
     ]
 
 
-def _percent(box: NDArray[np.floating], size: NDArray[np.int32]) -> tuple[float, float, float, float]:
-    """Left, top, width and height of a box in percent of a picture of ``size`` (height, width)."""
-    (x1, y1, x2, y2), (height, width) = box, size
-    return 100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height
+def _box(box: NDArray[np.floating], size: NDArray[np.int32], label: str) -> RegionBox:
+    """A box in percent of a picture of ``size`` (height, width)."""
+    (x1, y1, x2, y2), (height, width) = (map(float, values) for values in (box, size))
+    return RegionBox(100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height, label)
 
 
 def _thumbnail(path: Path) -> str:

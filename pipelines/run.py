@@ -134,7 +134,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         rounds.close()
         tensors = {key: value.to(world.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
         scalars = task(tensors)
-        torch.stack([value for name, value in scalars.items() if name.endswith("_loss")]).sum().backward()
+        torch.stack([value for name, value in scalars.items() if name.endswith("_loss")]).sum().backward()  # type: ignore[no-untyped-call]
         task.zero_grad()
         return {
             "task": config.task,

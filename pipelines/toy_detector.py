@@ -77,7 +77,7 @@ def train(config: DetectorConfig, *, steps: int, batch: int, seed: int) -> Regio
             frames, resize, truths = next(batches)
             losses = _losses(network, cell, frames, resize, truths)
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
             optimizer.step()
             schedule.step()

@@ -79,25 +79,55 @@ def run_retrieval(
     Raises:
         ShardError: a video cannot be read.
     """
+    similarity = np.empty((len(dataset.captions), len(dataset.videos)), np.float32)
     with torch.inference_mode(), _evaluating(model):
         videos = []
-        loader = DataLoader(dataset.videos, batch_size, collate_fn=collate.videos, num_workers=workers)
-        for batch in read_batches(loader):
-            videos.append(model.encode_video(_tensors(batch, device)))
+        for video in encode_videos(model, dataset, collate, device=device, batch_size=batch_size, workers=workers):
+            videos.append(video)
             if advance:
-                advance(len(batch["video_id"]))
-        queries = [caption.caption for caption in dataset.captions]
-        similarity = np.empty((len(queries), len(dataset.videos)), np.float32)
-        for start in range(0, len(queries), batch_size):
-            texts = queries[start : start + batch_size]
-            encoded = model.encode_text(_tensors(collate.texts(texts), device))
-            blocks = [model.similarity(video, encoded).float().cpu().numpy() for video in videos]
-            similarity[start : start + len(texts)] = np.concatenate(blocks, axis=1)
+                advance(len(video))
+        start = 0
+        for text in encode_texts(model, dataset, collate, device=device, batch_size=batch_size):
+            blocks = [model.similarity(video, text).float().cpu().numpy() for video in videos]
+            similarity[start : start + len(text)] = np.concatenate(blocks, axis=1)
+            start += len(text)
             if advance:
-                advance(len(texts))
+                advance(len(text))
     column = {video_id: i for i, video_id in enumerate(dataset.video_ids)}
     target = np.array([column[caption.video_id] for caption in dataset.captions], np.int64)
     return Retrieval(similarity, target, dataset.captions, dataset.video_ids)
+
+
+def encode_videos(
+    model: RetrievalModel,
+    dataset: RegionTextDataset,
+    collate: Collate,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    workers: int = 0,
+) -> Iterator[Encoded]:
+    """The dataset's videos in their order, each once, ``batch_size`` at a time; arguments as above.
+
+    The caller sets evaluation mode and keeps gradients off.
+    """
+    loader = DataLoader(dataset.videos, batch_size, collate_fn=collate.videos, num_workers=workers)
+    for batch in read_batches(loader):
+        yield model.encode_video(_tensors(batch, device))
+
+
+def encode_texts(
+    model: RetrievalModel,
+    dataset: RegionTextDataset,
+    collate: Collate,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> Iterator[Encoded]:
+    """The dataset's captions in their order, ``batch_size`` at a time; as :func:`encode_videos`."""
+    queries = [caption.caption for caption in dataset.captions]
+    for start in range(0, len(queries), batch_size):
+        yield model.encode_text(_tensors(collate.texts(queries[start : start + batch_size]), device))
 
 
 def fuse_similarities(
