@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,17 @@ from regionvlp.extract.plan import update_plan
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.status import Status, folder_status
 from regionvlp.extract.worker import process_shard
-from regionvlp.shards import Manifest, PlanTable, finished_shards, read_plan, remove_leftovers, write_plan
+from regionvlp.shards import (
+    Manifest,
+    PlanTable,
+    Receipt,
+    finished_shards,
+    lost_shards,
+    read_plan,
+    remove_leftovers,
+    write_plan,
+)
+from regionvlp.shards.receipts import receipt_path
 from regionvlp.video import DecodePool, VideoFile, find_videos
 from regionvlp.video.readers import check_reader
 
@@ -78,13 +89,16 @@ def extract_folder(
         selection=settings.selection,
         proposals=settings.proposals,
     )
-    with DecodePool(
-        config.video.workers,
-        reader=config.video.decoder,
-        time_limit=config.video.time_limit,
-        max_seconds=config.video.max_seconds,
-        memory_limit_mb=config.video.memory_limit_mb,
-    ) as pool:
+    with ExitStack() as stack:
+        pool = stack.enter_context(
+            DecodePool(
+                config.video.workers,
+                reader=config.video.decoder,
+                time_limit=config.video.time_limit,
+                max_seconds=config.video.max_seconds,
+                memory_limit_mb=config.video.memory_limit_mb,
+            )
+        )
         wanted = Manifest(
             format=config.shards.format,
             dtype=config.shards.dtype,
@@ -100,7 +114,9 @@ def extract_folder(
             },
         )
         manifest = Manifest.create_or_check(out, wanted)
+        stack.enter_context(locked(out))
         remove_leftovers(out)
+        _set_lost_shards_aside(out)
         plan = _plan(out, found, config.shards.size)
         done = set(finished_shards(out))
         todo = [number for number in plan.shards() if number not in done]
@@ -124,14 +140,45 @@ def extract_folder(
     return Outcome(status, new_videos, new_frames, time.monotonic() - started)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the shard folder for this process; the lock goes with the process, however that ends.
+
+    Raises:
+        InputError: another process of this machine is extracting into it.
+    """
+    import fcntl
+
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another extraction is writing to {folder}", "wait for it, or use another --out"
+            ) from None
+        except OSError:
+            log.warning("%s cannot be locked: take care that no other extraction writes there", folder)
+        yield
+
+
+def _set_lost_shards_aside(out: Path) -> None:
+    """Has shards whose data file is gone or cut done again; what is left of them stays, under another name."""
+    for number in lost_shards(out):
+        receipt = Receipt.read(receipt_path(out, number))
+        log.warning("shard %d is not what its receipt says; it is set aside and done again", number)
+        for name in (receipt_path(out, number).name, receipt.file):
+            if name and (out / name).exists():
+                (out / name).rename(out / f"set-aside-{name}")
+
+
 def _plan(out: Path, found: list[VideoFile], shard_size: int) -> PlanTable:
     """The plan of the folder, extended by the videos that are new."""
     planned = read_plan(out) or ()
     update = update_plan(planned, found, shard_size)
     if update.changed:
         log.warning(
-            "%d videos changed since they were planned (first: %s); what was extracted of them is kept. "
-            "Extract into a new --out to use the new files.",
+            "%d videos changed since they were planned (first: %s); their rows and failures are kept as they are. "
+            "Extract into a new --out, or delete the receipts of their shards, to use the new files.",
             len(update.changed),
             update.changed[0],
         )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regionvlp.shards import inspect
+from regionvlp.shards import inspect, lost_shards
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Status:
         shards: planned shards.
         shards_done: shards with a receipt.
         failures: number of failures by reason.
+        lost: shards with a receipt whose data file is gone or cut; the next extraction does them again.
     """
 
     videos: int
@@ -38,6 +39,7 @@ class Status:
     shards: int
     shards_done: int
     failures: dict[str, int]
+    lost: int
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
@@ -68,4 +70,5 @@ def folder_status(folder: Path) -> Status:
         shards=summary["shards_done"] if shards is None else shards,
         shards_done=summary["shards_done"],
         failures=summary["failures"],
+        lost=len(lost_shards(folder)),
     )

@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from regionvlp.errors import VideoError
-from regionvlp.regions import VideoRegions
+from regionvlp.regions import FrameRegions, VideoRegions
 from regionvlp.shards import Failure, Manifest, Partial, PlanRow, Receipt, ShardWriter
 from regionvlp.shards.schema import find_problem
 
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from regionvlp.extract.detector import RegionDetector
     from regionvlp.video import DecodedVideo, DecodePool
 
-# A detector that fails on so many videos in a row is broken itself; their rows would be untrue.
-DETECTOR_FAILURES_IN_A_ROW = 16
+# What every working detector takes: whoever fails on this is broken itself.
+PROBE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 
 
 @dataclass
@@ -63,30 +66,22 @@ def process_shard(
         The receipt, already on disk.
 
     Raises:
-        RuntimeError: the detector failed on many videos in a row; nothing of the shard is left behind.
-        ShardError, OSError: the shard could not be written; nothing of it is left behind.
+        RuntimeError: the detector is broken (a lost device, say); nothing of the shard is left behind.
+        ShardError: the shard could not be written; nothing of it is left behind.
     """
     tally = ShardTally()
-    broken_in_a_row = 0
     with ShardWriter(folder, number, manifest) as writer:
         for row, decoding in _decode_ahead(rows, files, pool, manifest.frames):
-            frames = 0
             try:
                 regions = _one_video(row.video_id, decoding, detector, manifest, tally)
-                started = time.perf_counter()
-                writer.add(regions)
-                tally.seconds["write"] += time.perf_counter() - started
-                frames = regions.num_frames
-                broken_in_a_row = 0
             except VideoError as error:
                 tally.failures.append(_failure(row.video_id, error))
-            except (RuntimeError, ValueError, MemoryError) as error:
-                broken_in_a_row += 1
-                if broken_in_a_row == DETECTOR_FAILURES_IN_A_ROW:
-                    raise
-                wrapped = VideoError(str(error) or type(error).__name__, stage="detect", reason="detector-error")
-                tally.failures.append(_failure(row.video_id, wrapped, type(error).__name__))
-            on_video(frames)
+                on_video(0)
+                continue
+            started = time.perf_counter()
+            writer.add(regions)
+            tally.seconds["write"] += time.perf_counter() - started
+            on_video(regions.num_frames)
         return writer.finish(
             failures=tally.failures,
             partial=tally.partial,
@@ -121,7 +116,7 @@ def _one_video(
     decoded = time.perf_counter()
     regions = VideoRegions.from_frames(
         video_id,
-        detector.detect(video.frames),
+        _detect(detector, video.frames),
         frame_index=video.frame_index,
         frame_time=video.frame_time,
         image_size=[(frame.shape[0], frame.shape[1]) for frame in video.frames],
@@ -133,18 +128,36 @@ def _one_video(
     tally.seconds["decode_wait"] += decoded - started
     tally.seconds["detect"] += time.perf_counter() - decoded
     if video.packets_skipped or video.frames_decoded < video.frames_announced:
-        tally.partial.append(
-            Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped)
-        )
+        tally.partial.append(Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped))
     return regions
 
 
-def _failure(video_id: str, error: VideoError, error_class: str | None = None) -> Failure:
+def _detect(detector: RegionDetector, frames: list[NDArray[np.uint8]]) -> list[FrameRegions]:
+    """The regions of a video's frames; what the detector cannot take becomes a :class:`VideoError`.
+
+    Raises:
+        RuntimeError, ValueError, MemoryError: the detector is broken, so a row about this video would be untrue.
+    """
+    try:
+        return detector.detect(frames)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        try:
+            detector.detect([PROBE])
+        except (RuntimeError, ValueError, MemoryError):
+            raise error from None
+        text = f"{type(error).__name__}: {error}"
+        out_of_memory = isinstance(error, MemoryError) or "out of memory" in text.lower()
+        reason = "out-of-memory" if out_of_memory else "detector-error"
+        raise VideoError(text, stage="detect", reason=reason, transient=out_of_memory) from error
+
+
+def _failure(video_id: str, error: VideoError) -> Failure:
+    cause = error.__cause__ or error
     return Failure(
         video_id=video_id,
         stage=error.stage,
         reason=error.reason,
-        error=error_class or type(error).__name__,
+        error=type(cause).__name__,
         message=error.message,
         attempt=1,
         transient=error.transient,

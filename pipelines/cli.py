@@ -7,9 +7,12 @@ command is imported only when that command runs.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -19,13 +22,13 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("regionvlp.pipelines.demo", "Render a few clips, extract them, and draw what was written."),
+    "demo": ("regionvlp.pipelines.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
     "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
-    "shards": ("regionvlp.pipelines.shards", "Inspect and verify region shards."),
+    "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
 }
@@ -70,11 +73,18 @@ def main(args: Sequence[str] | None = None) -> None:
 
     0 done, 1 a check found faults, 2 the user's mistake, 3 nothing could be done, 130 interrupted.
     """
+    signal.signal(signal.SIGTERM, _interrupt)  # batch systems end a job that way: leave as cleanly as on Ctrl-C
     sys.exit(run(args))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code. Users' mistakes are one line on standard error."""
+    # What the library has to say (a damaged checkpoint passed over, a changed video) reaches the user as plain lines.
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         result: Any = cli.main(args=None if args is None else list(args), prog_name="regionvlp", standalone_mode=False)
     except RegionVLPError as error:
@@ -89,10 +99,14 @@ def run(args: Sequence[str] | None = None) -> int:
         return _complain(error.format_message(), "", 2)
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted", "run the same command again to go on", 130)
-    except BrokenPipeError:
-        # The reader of our output is gone ('| head'); keep the interpreter from complaining at exit as well.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output is gone ('| head'), which click turns into an exit; keep the interpreter from
+        # complaining at its own exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", "check the path, its permissions and the free space", 2)
     return result if isinstance(result, int) else 0
 
 

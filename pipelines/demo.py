@@ -1,14 +1,15 @@
 """``regionvlp demo``: the whole story on a small world of moving shapes, to a page to look at.
 
 Stages: render clips and captions, extract regions, pre-train with the full loss and with the global loss alone, measure
-both, draw. Each goes on where an earlier call stopped, and does nothing where its result already lies in the folder.
+both, draw. Killed at any moment and started again, it goes on where it stood; what is finished is not done again, but
+for the measuring, which takes seconds.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from regionvlp.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
 from regionvlp.config import load_config
+from regionvlp.errors import InputError
 from regionvlp.extract.launch import extract_folder
 from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings, VideoSettings
 from regionvlp.pipelines import toyworld
@@ -27,7 +29,9 @@ from regionvlp.pipelines.output import console_for, human_bytes, json_option, wr
 from regionvlp.pipelines.run import train
 from regionvlp.progress import ProgressBar
 from regionvlp.run_config import RunConfig
+from regionvlp.shards.files import replacing
 
+SCALE = "demo.json"
 FRAMES = 4
 EXTRACT = ExtractConfig(
     detector=DetectorSettings(name="toy", device="cpu"),
@@ -57,9 +61,10 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
 
     Leaves videos, shards, runs, checkpoint, metrics.json and report.html in the folder.
     """
-    logging.getLogger("regionvlp").setLevel(logging.WARNING)
     console = console_for(json_path)
     scale = QUICK if quick else FULL
+    out = out.resolve()  # a run remembers its paths
+    _settle_scale(out, scale)
     console.print(f"1. rendering {scale.train} clips to learn from and {scale.test} held out")
     _render(out / "videos", scale)
     console.print("2. extracting regions with the tiny detector")
@@ -99,6 +104,24 @@ def run_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
         },
         source="demo.yaml",
     )
+
+
+def _settle_scale(out: Path, scale: Scale) -> None:
+    """Notes the size of the demo in its folder; a folder of another size is refused before anything in it changes.
+
+    Raises:
+        InputError: the folder holds a demo of another size, or something else.
+    """
+    note = out / SCALE
+    if note.exists():
+        if json.loads(note.read_text(encoding="utf-8")) != asdict(scale):
+            raise InputError(f"{out} holds a demo of another size", "choose another --out, or remove that folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} holds something else", "choose a new or empty folder for --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(asdict(scale)) + "\n", encoding="utf-8")
 
 
 def _render(folder: Path, scale: Scale) -> None:

@@ -27,7 +27,6 @@ from regionvlp.models import Encoded
 from regionvlp.regions import VideoRegions
 from regionvlp.report.page import inline_jpeg
 from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
-from regionvlp.shards import open_shards
 from regionvlp.training.logbook import read_log
 from regionvlp.video import read_frames
 
@@ -67,7 +66,7 @@ def measure(checkpoint: Checkpoint, annotations: Path, shards: Path) -> Results:
         text = Encoded.cat(list(encode_texts(task, dataset, collate)))
     rows = [json.loads(line) for line in annotations.read_text(encoding="utf-8").splitlines()]
     grounding = pointing_accuracy(
-        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, shards)
+        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
     )
     metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
     return Results(metrics, grounding, retrieval, video, text, dataset, rows, checkpoint)
@@ -115,10 +114,10 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
 
 
 def _objects(
-    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, shards: Path
+    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: RegionTextDataset
 ) -> list[GroundedObject]:
     """The objects that caption i names, with what the model made of them."""
-    regions = open_shards(shards)[row["video_id"]]
+    regions = dataset.videos.chosen(row["video_id"])
     frames, slots = regions.num_frames, checkpoint.config.data.regions
     length = checkpoint.config.data.text_length
     tokens = video.tokens[i].reshape(frames, slots, -1).numpy()
@@ -183,13 +182,14 @@ def _words(results: Results, i: int) -> tuple[list[str], list[list[int]]]:
 
 
 def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> list[GroundedFrame]:
-    regions = results.dataset.videos.shards[results.annotations[i]["video_id"]]
+    regions = results.dataset.videos.chosen(results.annotations[i]["video_id"])
     slots, count = results.checkpoint.config.data.regions, regions.num_frames
     tokens = results.video.tokens[i].reshape(count, slots, -1).numpy()
     pictures = read_frames(out / "videos" / regions.video_id, count).frames
     answers = np.stack([alignment(results.text.tokens[i, rows].numpy(), tokens) for rows in positions])  # [W, F, R]
-    # Each word is shown from its weakest to its strongest region over the whole clip.
-    low, high = answers.min((1, 2), keepdims=True), answers.max((1, 2), keepdims=True)
+    # Each word is shown from its weakest to its strongest region over the whole clip; empty slots have no say.
+    real = answers[:, results.video.mask[i].reshape(count, slots).numpy()]
+    low, high = real.min(1)[:, None, None], real.max(1)[:, None, None]
     answers = np.round((answers - low) / np.maximum(high - low, 1e-9), 2)
     names = (bundled_dir("toy") / "objects.txt").read_text(encoding="utf-8").split()
     boxes, sizes = _edges(regions, slots), regions.image_size

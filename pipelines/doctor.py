@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +15,7 @@ from rich.table import Table
 
 from regionvlp import __version__
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+from regionvlp.video.pool import usable_cpus
 
 Mark = Literal["ok", "optional", "missing"]
 STYLES: dict[Mark, str] = {"ok": "green", "optional": "yellow", "missing": "bold red"}
@@ -39,18 +37,13 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _system(folder: Path) -> list[Finding]:
-    fine = sys.version_info >= (3, 11)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = shutil.disk_usage(folder).free
     # One 8-frame video is about 1 MB of float16 features.
-    machine = f"{platform.python_version()} on {platform.machine()}, {cores} cores"
+    machine = f"{platform.python_version()} on {platform.machine()}, {usable_cpus()} cores"
     room = f"{human_bytes(free)} free, room for about {int(free / 1e6):,} videos of 8 frames"
     return [
         Finding("regionvlp", "ok", f"{__version__} in {Path(__file__).parents[1]}"),
-        Finding(
-            "python", "ok" if fine else "missing", machine,
-            "" if fine else "install Python 3.11 or newer",
-        ),
+        Finding("python", "ok", machine),
         Finding(
             "disk", "ok" if free > 5e9 else "optional", room,
             "" if free > 5e9 else "free some space, or extract to another disk with --out",
@@ -112,7 +105,7 @@ def _extras() -> list[Finding]:
         ("faiss", "faiss-cpu", "very large search galleries", "pip install 'regionvlp[faiss]'"),
     ):
         if importlib.util.find_spec(module):
-            findings.append(Finding(package, "ok", importlib.metadata.version(package)))
+            findings.append(Finding(package, "ok", "installed"))
         else:
             findings.append(Finding(package, "optional", f"not installed; for {purpose}", mend))
     return findings

@@ -10,18 +10,20 @@ import click
 from rich.table import Table
 
 from regionvlp.checkpoints import Checkpoint, load_checkpoint
-from regionvlp.data.captions import CaptionFormat, Queries
+from regionvlp.config import validate
+from regionvlp.data.captions import CaptionFormat, Queries, kind_of
 from regionvlp.data.settings import SourceSettings
 from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.evaluation.retrieval import Retrieval, run_retrieval
+from regionvlp.evaluation.retrieval import run_retrieval
 from regionvlp.evaluation.tables import comparison_table
 from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
 from regionvlp.progress import ProgressBar
 from regionvlp.shards import Manifest
 from regionvlp.training import checkpoint as files
-from regionvlp.training.distributed import choose_device
+from regionvlp.training.weights import WEIGHTS
 
 RUNS = Path("runs")
 
@@ -51,15 +53,16 @@ def command() -> None:
 @_options
 def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options: Any) -> None:
     """Text-video retrieval on MSR-VTT, beside the papers' rows."""
-    checkpoint, result, metrics = _evaluate(
+    checkpoint, metrics = _evaluate(
         format="msrvtt", split=f"{split}-test", queries=queries, json_path=json_path, **options
     )
     console = console_for(json_path)
-    setting = "fine-tuned" if checkpoint.config.init else "zero-shot"
+    seen = any(kind_of(source.captions, source.format) == "msrvtt" for source in checkpoint.config.data.sources)
+    setting = "fine-tuned" if seen else "zero-shot"
     for direction in ("t2v", "v2t"):
         table = comparison_table(metrics[direction], "MSRVTT", split=split, direction=direction, setting=setting)  # type: ignore[arg-type]
         console.print(table)
-    _finish(checkpoint, result, metrics, json_path, {"dataset": "MSRVTT", "split": split})
+    _finish(checkpoint, metrics, json_path, {"dataset": "MSRVTT", "split": split})
 
 
 @command.command("csv")
@@ -67,9 +70,9 @@ def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options
 @_options
 def csv(split: str | None, json_path: str | None, **options: Any) -> None:
     """Text-video retrieval on your own captions: a CSV, TSV, JSON or JSON-lines file of video_id and caption."""
-    checkpoint, result, metrics = _evaluate(format="auto", split=split, queries=None, json_path=json_path, **options)
+    checkpoint, metrics = _evaluate(format=None, split=split, queries=None, json_path=json_path, **options)
     console_for(json_path).print(metrics_table(metrics))
-    _finish(checkpoint, result, metrics, json_path, {"dataset": "own", "split": split})
+    _finish(checkpoint, metrics, json_path, {"dataset": Path(metrics["annotations"]).stem, "split": split})
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
@@ -85,21 +88,21 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def newest_run(folder: Path = RUNS) -> Path:
-    """The run below ``folder`` whose newest checkpoint is the newest of all.
+def newest_run() -> Path:
+    """The run below ``runs/`` whose newest checkpoint is the newest of all.
 
     Raises:
         InputError: there is none.
     """
-    found = [path for run in folder.glob("*") if (path := files.latest(run))] if folder.is_dir() else []
+    found = [path for run in RUNS.glob("*") if (path := files.latest(run))]
     if not found:
-        raise InputError(f"no trained run in {folder}/", "name one with --checkpoint, or run 'regionvlp pretrain'")
-    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+        raise InputError(f"no trained run in {RUNS}/", "name one with --checkpoint, or run 'regionvlp pretrain'")
+    return max(found, key=lambda path: (path / WEIGHTS).stat().st_mtime).parents[1]
 
 
 def _evaluate(
     *,
-    format: CaptionFormat,
+    format: CaptionFormat | None,
     split: str | None,
     queries: Queries | None,
     checkpoint: Path | None,
@@ -109,8 +112,8 @@ def _evaluate(
     allow_missing: bool,
     device: str,
     json_path: str | None,
-) -> tuple[Checkpoint, Retrieval, dict[str, Any]]:
-    where = choose_device(device)
+) -> tuple[Checkpoint, dict[str, Any]]:
+    where = pick_device(device)
     opened = load_checkpoint(checkpoint or newest_run(), where)
     known = opened.config.eval.source
     captions = annotations or (known.captions if known else None)
@@ -118,18 +121,16 @@ def _evaluate(
     for path, name in ((captions, "annotations"), (folder, "shards")):
         if path is None:
             raise InputError(f"the run names no {name} to evaluate on", f"give them with --{name}")
-    assert captions is not None
-    assert folder is not None
-    if annotations is None and known is not None:
-        format, split, queries = known.format, split or known.split, queries or known.queries
-    opened.check_shards(Manifest.read(folder), folder)
-    source = SourceSettings(
-        captions=captions, format=format, split=split, queries=queries, shards=folder, allow_missing=allow_missing
-    )
-    settings = opened.config.data.model_copy(
-        update={"frames": frames or opened.config.eval.frames or opened.config.data.frames}
-    )
-    dataset = open_source(source, settings, training=False)
+    source: dict[str, Any] = known.model_dump(exclude_none=True) if known and annotations is None else {}
+    source |= {"captions": captions, "shards": folder}
+    source |= {"format": format or source.get("format", "auto"), "allow_missing": allow_missing}
+    for key, value in (("split", split), ("queries", queries), ("frames", frames)):
+        if value is not None:
+            source[key] = value
+    chosen = validate(SourceSettings, source, "the options")
+    opened.check_shards(Manifest.read(chosen.shards), chosen.shards)
+    settings = opened.config.data.model_copy(update={"frames": opened.config.eval.frames or opened.config.data.frames})
+    dataset = open_source(chosen, settings, training=False)
     check_script(dataset.captions, opened.tokenizer)
     with ProgressBar("evaluate", "items", "items") as bar:
         bar.begin(len(dataset.videos) + len(dataset.captions))
@@ -139,22 +140,34 @@ def _evaluate(
             collate_for(settings, opened.tokenizer),
             device=where,
             batch_size=opened.config.eval.batch_size,
+            workers=opened.config.train.workers,
             advance=lambda count: bar.advance(count, count),
         )
-    return opened, result, dict(retrieval_metrics(result.similarity, result.target))
+    about = {
+        "annotations": str(chosen.captions),
+        "shards": str(chosen.shards),
+        "frames": dataset.videos.frames,
+        "allow_missing": chosen.allow_missing,
+    }
+    return opened, {**about, **retrieval_metrics(result.similarity, result.target)}
 
 
 def _finish(
-    checkpoint: Checkpoint, result: Retrieval, metrics: dict[str, Any], json_path: str | None, about: dict[str, Any]
+    checkpoint: Checkpoint, metrics: dict[str, Any], json_path: str | None, about: dict[str, str | None]
 ) -> None:
-    """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else beside the run's checkpoints."""
+    """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else with the checkpoint."""
     console = console_for(json_path)
     ties = metrics["t2v"]["ties"]
     console.print(
         f"checkpoint {checkpoint.path}; ties count by their average ({ties:g} queries have one)", markup=False
     )
     record = {**about, "checkpoint": str(checkpoint.path), **metrics}
-    target = json_path or str(checkpoint.path / "metrics.json")
-    write_json(record, target)
-    if json_path is None:
-        console.print(f"wrote {target}", markup=False)
+    if json_path is not None:
+        write_json(record, json_path)
+        return
+    # A file per benchmark, so that one does not replace another.
+    name = "-".join(part.lower() for part in about.values() if part)
+    target = checkpoint.path / "eval" / name / "metrics.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(record, str(target))
+    console.print(f"wrote {target}", markup=False)

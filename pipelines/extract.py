@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.configs import find_config
 from regionvlp.extract.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.pipelines.output import console_for, counted_table, human_bytes, json_option, write_json
+from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json
 from regionvlp.progress import ProgressBar
 
 # option -> the key of the configuration that it sets
@@ -53,9 +54,10 @@ def command(
     """
     config = load_config(
         ExtractConfig,
-        read_yaml(config_path) if config_path else {},
-        parse_assignments([f"{OPTION_KEYS[name]}={value}" for name, value in options.items() if value is not None]),
+        read_yaml(find_config(config_path)) if config_path else {},
+        options_layer(OPTION_KEYS, options),
         parse_assignments(assignments),
+        source=str(config_path) if config_path else "the options",
     )
     console = console_for(json_path)
     with ProgressBar("extract", "videos", "frames") as bar:
@@ -80,6 +82,5 @@ def _summary(outcome: Outcome, out: Path, json_path: str | None) -> None:
         f"{out}: {status.done:,} videos{part}, {status.frames:,} frames, {status.regions:,} regions, "
         f"{human_bytes(status.bytes)} in {status.shards_done:,} shards; {status.failed:,} failed"
     )
-    if status.failures:
-        console.print(counted_table("failures", "reason", status.failures))
+    say_failures(console, out, status.failures, most=10)
     write_json({**status.to_dict(), "new_videos": outcome.new_videos, "seconds": round(outcome.seconds, 3)}, json_path)

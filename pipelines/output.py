@@ -11,16 +11,40 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from regionvlp.config import merge
 from regionvlp.errors import InputError
+from regionvlp.shards.files import replacing
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 def json_option(command: CommandT) -> CommandT:
-    """Adds ``--json FILE`` (``-`` is standard output), which :func:`report` then honours."""
+    """Adds ``--json FILE`` (``-`` is standard output), which :func:`write_json` then honours."""
     return click.option(
-        "--json", "json_path", metavar="FILE", help="Also write the result as JSON ('-': standard output)."
+        "--json",
+        "json_path",
+        metavar="FILE",
+        callback=_check_json_path,
+        help="Also write the result as JSON ('-': standard output).",
     )(command)
+
+
+def _check_json_path(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Finds out before the work, not after it, that its result has nowhere to go."""
+    if value not in (None, "-") and (Path(value).is_dir() or not Path(value).absolute().parent.is_dir()):
+        raise InputError(f"cannot write {value}", "give --json a file in a folder that exists")
+    return value
+
+
+def options_layer(keys: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, as a layer of a configuration: ``keys`` says which dotted key each one sets."""
+    layer: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            for part in reversed(keys[name].split(".")):
+                value = {part: value}
+            layer = merge(layer, value)
+    return layer
 
 
 def console_for(json_path: str | None) -> Console:
@@ -41,9 +65,24 @@ def write_json(values: Mapping[str, Any], json_path: str | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        Path(json_path).write_text(text, encoding="utf-8")
+        with replacing(Path(json_path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {json_path}: {error.strerror}", "choose another file for --json") from None
+
+
+def say_failures(console: Console, folder: Path, counts: Mapping[str, int], most: int) -> None:
+    """Failures by reason, then which videos they are and why, at most ``most`` of them."""
+    from regionvlp.shards import read_receipts
+
+    if not counts:
+        return
+    console.print(counted_table("failures", "reason", counts))
+    failures = [failure for receipt in read_receipts(folder) for failure in receipt.failures]
+    for failure in failures[:most]:
+        console.print(f"  {failure.video_id}: {failure.message}", markup=False)
+    if len(failures) > most:
+        console.print(f"  and {len(failures) - most:,} more: regionvlp status {folder} --failures", markup=False)
 
 
 def counted_table(title: str, column: str, counts: Mapping[str, int]) -> Table:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.config import load_config, merge, parse_assignments, read_yaml
+from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError
-from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
+from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
 from regionvlp.run_config import RunConfig
 
 
@@ -38,11 +40,9 @@ def command(**options: Any) -> None:
 @click.command("finetune")
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run whose weights to start from.")
 @_options
-def finetune(init: Path | None, assignments: tuple[str, ...], **options: Any) -> None:
+def finetune(**options: Any) -> None:
     """Train on from the weights of a checkpoint (--init, or 'init' in the configuration)."""
-    if init is not None:
-        assignments = (*assignments, f"init={init}")
-    _train(assignments=assignments, needs_init=True, **options)
+    _train(needs_init=True, **options)
 
 
 def _train(
@@ -52,9 +52,24 @@ def _train(
     resume: str,
     dry_run: bool,
     json_path: str | None,
+    init: Path | None = None,
     needs_init: bool = False,
 ) -> None:
-    config = load_config(RunConfig, read_yaml(config_path), parse_assignments(assignments), source=str(config_path))
+    layers = (
+        read_yaml(find_config(config_path)),
+        options_layer({"init": "init"}, {"init": str(init) if init else None}),
+        parse_assignments(assignments),
+    )
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, layer)
+    data = values.get("data")
+    if isinstance(data, dict) and not data.get("sources"):
+        raise ConfigError(
+            f"{config_path} names no captions and shards to train on",
+            "--set data.sources='[{captions: FILE, shards: FOLDER}]'",
+        )
+    config = load_config(RunConfig, values, source=str(config_path))
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
@@ -62,8 +77,11 @@ def _train(
 
     console = console_for(json_path)
     prepared = prepare(config)
+    is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
     if dry_run:
         plan = describe(prepared)
+        if not is_main:
+            return
         for name, value in plan.items():
             console.print(f"{name.replace('_', ' '):>16}  {value}", markup=False)
         write_json(plan, json_path)
@@ -74,5 +92,8 @@ def _train(
         "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
     )
     train(config, run_dir, resume=chosen, prepared=prepared)
-    console.print(f"done: {run_dir}; next: regionvlp eval csv --checkpoint {run_dir}", markup=False)
+    if not is_main:
+        return
+    known = "" if config.eval.source else " --annotations FILE --shards FOLDER"
+    console.print(f"done: {run_dir}; next: regionvlp eval csv --checkpoint {run_dir}{known}", markup=False)
     write_json({"run": str(run_dir)}, json_path)

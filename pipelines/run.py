@@ -1,12 +1,10 @@
 """A training run from its configuration: what ``pretrain``, ``finetune`` and ``demo`` share.
 
-In: :class:`RunConfig`. Out: a run folder with checkpoints, or with ``dry_run`` a description of what would happen.
+In: :class:`RunConfig`. Out: a run folder with checkpoints, or a description of what would happen.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from regionvlp.config import dump_yaml
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.sources import check_script, collate_for, open_source
 from regionvlp.data.tokenizer import TextTokenizer
-from regionvlp.errors import ConfigError, InputError
+from regionvlp.errors import ConfigError, InputError, RegionVLPError
 from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import run_retrieval
 from regionvlp.models.inflation import inflate_frames
@@ -34,13 +32,11 @@ from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest
 from regionvlp.tasks import Task, build_task
 from regionvlp.training.distributed import World, close_world, open_world
-from regionvlp.training.loaders import Loader, RoundRobin
+from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
-from regionvlp.training.run_folder import open_run
+from regionvlp.training.run_folder import find_candidates, open_run
 from regionvlp.training.trainer import Trainer
 from regionvlp.training.weights import check_shapes
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,61 +91,90 @@ def train(
     """Trains to the end, going on where an earlier call for the same folder stopped.
 
     Raises:
-        InputError: the folder holds another run. KeyboardInterrupt: interrupted, with a checkpoint written.
+        InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
+            checkpoint written.
     """
     prepared = prepared or prepare(config)
     world = open_world(config.train.device)
     try:
         # Built first: what does not fit is found before the run folder is touched.
-        trainer = Trainer(
-            prepared.task,
-            _loaders(prepared, world),
-            config.train,
-            config.optim,
-            run_dir,
-            world=world,
-            logbook=Logbook(run_dir) if world.is_main else None,
-            evaluate=_evaluator(prepared, world) if prepared.held_out else None,
-            save_extra=lambda folder: save_beside_weights(folder, prepared.tokenizer, prepared.detector),
-        )
-        candidates: tuple[Path, ...] = ()
-        if world.is_main:
-            candidates = open_run(run_dir, dump_yaml(config), resume, seed=config.train.seed).candidates
-        candidates = world.from_main(candidates)
-        trainer.resume(candidates)
+        trainer = _trainer(prepared, world, run_dir)
+        trainer.resume(_opened(prepared, world, run_dir, resume))
         trainer.fit()
     finally:
         close_world(world)
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """What a run would be, after one batch went through the model forwards and backwards."""
-    config = prepared.config
-    world = open_world(config.train.device)
+    """What a run would be, after one step was taken as training takes it. Writes nothing."""
+    world = open_world(prepared.config.train.device)
     try:
-        loaders = _loaders(prepared, world)
-        rounds = RoundRobin(loaders, config.train.samples_per_epoch)
-        task = prepared.task.to(world.device)
-        batch = rounds.next()[1][0]
-        rounds.close()
-        tensors = {key: value.to(world.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
-        scalars = task(tensors)
-        torch.stack([value for name, value in scalars.items() if name.endswith("_loss")]).sum().backward()  # type: ignore[no-untyped-call]
-        task.zero_grad()
+        trainer = _trainer(prepared, world, Path())
+        _, parts = trainer.loaders.next()
+        trainer.loaders.close()
+        scalars = trainer.train_step(*parts)
         return {
-            "task": config.task,
+            "task": prepared.config.task,
             "device": str(world.device),
-            "parameters": sum(p.numel() for p in task.parameters()),
+            "processes": world.size,
+            "parameters": sum(p.numel() for p in trainer.task.parameters()),
             "vocabulary": prepared.tokenizer.vocab_size,
-            "pairs": {loader.name: loader.sampler.size for loader in loaders},
+            "pairs": {loader.name: loader.sampler.size for loader in trainer.loaders.loaders},
             "held_out": len(prepared.held_out.captions) if prepared.held_out else 0,
-            "batch_size": config.train.batch_size,
-            "steps_per_epoch": rounds.steps_per_epoch,
-            "steps": min(config.train.epochs * rounds.steps_per_epoch, config.train.max_steps or sys.maxsize),
+            "batch_size": prepared.config.train.batch_size,
+            "steps_per_epoch": trainer.loaders.steps_per_epoch,
+            "steps": trainer.total_steps,
             "first_batch": {name: round(float(value.detach()), 4) for name, value in scalars.items()},
         }
     finally:
         close_world(world)
+
+
+def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
+    config = prepared.config
+    return Trainer(
+        prepared.task,
+        _loaders(prepared, world),
+        config.train,
+        config.optim,
+        run_dir,
+        world=world,
+        logbook=Logbook(run_dir) if world.is_main else None,
+        evaluate=_evaluator(prepared, world) if prepared.held_out else None,
+        save_extra=lambda folder: save_beside_weights(folder, prepared.tokenizer, prepared.detector),
+    )
+
+
+def _opened(
+    prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path
+) -> tuple[Path, ...]:
+    """Opens the run folder on the main process; every process gets its candidates, or its complaint."""
+    candidates: tuple[Path, ...] = ()
+    complaint: tuple[str, str] | None = None
+    if world.is_main:
+        try:
+            found = find_candidates(run_dir, resume)
+            if found:
+                _check_same_inputs(prepared, found[0])
+            text = dump_yaml(prepared.config)
+            candidates = open_run(run_dir, text, resume, seed=prepared.config.train.seed).candidates
+        except RegionVLPError as error:
+            complaint = error.message, error.hint
+    candidates, complaint = world.from_main((candidates, complaint))
+    if complaint:
+        raise InputError(*complaint)
+    return candidates
+
+
+def _check_same_inputs(prepared: Prepared, checkpoint: Path) -> None:
+    """Refuses to go on with another vocabulary or detector than the checkpoint's: its weights would mean nothing."""
+    complaint = "the shards now come from another detector than the run's"
+    check_detector(read_detector(checkpoint), prepared.detector, complaint)
+    if TextTokenizer.load(checkpoint).hash != prepared.tokenizer.hash:
+        raise InputError(
+            f"the tokenizer is not the one of {checkpoint}: the captions or the tokenizer changed",
+            "restore them, or start a new run from these weights with --set init=...",
+        )
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -175,11 +200,14 @@ def _start_from(task: Task, init: Path, config: RunConfig) -> None:
 
 def _evaluator(prepared: Prepared, world: World) -> Any:
     held_out, collate, settings = prepared.held_out, prepared.collate, prepared.config.eval
+    workers = prepared.config.train.workers
     assert held_out is not None
 
     def evaluate(task: nn.Module) -> dict[str, float]:
         assert isinstance(task, Task)
-        found = run_retrieval(task, held_out, collate, device=world.device, batch_size=settings.batch_size)
+        found = run_retrieval(
+            task, held_out, collate, device=world.device, batch_size=settings.batch_size, workers=workers
+        )
         return flat_metrics(retrieval_metrics(found.similarity, found.target))
 
     return evaluate
@@ -222,7 +250,7 @@ def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
 def _check_sizes(config: RunConfig) -> None:
     """What data and model must agree on."""
     data, video, text = config.data, config.model.video, config.model.text
-    frames = max(data.frames, config.eval.frames or 1)
+    frames = max(data.frames, config.eval.frames or 1, *(source.frames or 1 for source in data.sources))
     for fits, message, hint in (
         (data.loc_dim == video.loc_dim, f"data.loc_dim {data.loc_dim} is not model.video.loc_dim {video.loc_dim}",
          "make them equal"),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from regionvlp.pipelines.output import console_for, json_option, write_json
+from regionvlp.errors import InputError
+from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
 
 
 @click.group("shards")
 def command() -> None:
-    """Inspect and verify region shards."""
+    """Inspect, verify and draw region shards."""
 
 
 @command.command("inspect")
@@ -54,3 +55,38 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
         console.print(f"whole: {summary['videos']:,} videos, {summary['frames']:,} frames")
     write_json({"faults": [str(fault) for fault in faults]}, json_path)
     return 1 if faults else 0
+
+
+@command.command("draw")
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder that was extracted.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("regions.html"), show_default=True, help="Page.")
+@click.option("--count", type=click.IntRange(1, 1000), default=12, show_default=True, help="Videos to show.")
+@click.option("--detector", metavar="NAME|PATH", help="Whose class names to show.  [classes by number]")
+def draw_command(shards: Path, videos: Path, out: Path, count: int, detector: str | None) -> None:
+    """Draw videos with their strongest regions on one HTML page."""
+    from regionvlp.extract.detector import find_detector
+    from regionvlp.report.regions import summary_facts, write_regions_page
+    from regionvlp.shards import inspect, open_shards
+
+    reader = open_shards(shards)
+    names = find_detector(detector).objects if detector else None
+    step = max(1, len(reader) // count)
+    chosen = reader.video_ids[::step][:count]
+    missing = [video_id for video_id in chosen if not (videos / video_id).is_file()]
+    if missing:
+        raise InputError(f"{videos} does not hold '{missing[0]}'", "give the folder that was extracted")
+    wanted = ("format", "dtype", "videos", "frames", "regions", "failures", "partial")
+    summary = inspect(shards)
+    write_regions_page(
+        out,
+        title=f"Regions in {shards}",
+        facts={
+            "detector": str(summary["detector"].get("name")),
+            **summary_facts({name: summary[name] for name in wanted}),
+            "on disk": human_bytes(summary["bytes"]),
+        },
+        videos=[(videos / video_id, reader[video_id], "") for video_id in chosen],
+        class_names=names.read_text(encoding="utf-8").splitlines() if names else None,
+    )
+    console_for(None).print(f"drew {len(chosen)} of {len(reader)} videos: {out.resolve().as_uri()}", markup=False)

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -87,14 +86,13 @@ def train(config: DetectorConfig, *, steps: int, batch: int, seed: int) -> Regio
     return network.eval()
 
 
-def save_detector(folder: Path, network: RegionNetwork, settings: dict[str, Any], note: str) -> None:
+def save_detector(folder: Path, network: RegionNetwork, note: str) -> None:
     """Writes a detector's folder: settings, weights (float16, identity norms), vocabularies."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() for name, value in _with_norms(network).items()}
     save_file(state, folder / "model.safetensors")
     (folder / "objects.txt").write_text("\n".join(OBJECTS) + "\n", encoding="utf-8")
     (folder / "attributes.txt").write_text("\n".join(ATTRIBUTES) + "\n", encoding="utf-8")
-    if folder != bundled_dir("toy"):
+    if folder.resolve() != bundled_dir("toy").resolve():
         shutil.copy(bundled_dir("toy") / SETTINGS_NAME, folder / SETTINGS_NAME)
     (folder / "README.md").write_text(note, encoding="utf-8")
 
@@ -125,9 +123,7 @@ def score(detector: RegionDetector, clips: int = 200, seed: int = 0) -> Score:
                 if np.isnan(clip.boxes[t, o, 0]):
                     continue
                 total += 1
-                # Exported boxes count pixels: from their first to their last, inclusive.
-                edges = torch.from_numpy(regions.boxes + np.array([0, 0, 1, 1], np.float32))
-                overlap = box_iou(torch.from_numpy(clip.boxes[t, o][None]), edges)[0]
+                overlap = box_iou(torch.from_numpy(clip.boxes[t, o][None]), _edges(torch.from_numpy(regions.boxes)))[0]
                 if not len(overlap) or overlap.max() < 0.5:
                     continue
                 best = int(overlap.argmax())
@@ -216,7 +212,7 @@ def _head_losses(
     sampler = BalancedPositiveNegativeSampler(HEAD_SAMPLES, 0.5)
     boxes, columns, attributes, wanted = [], [], [], []
     for found, truth in zip(proposals, truths, strict=True):
-        candidates = torch.cat((found, truth.boxes - truth.boxes.new_tensor((0, 0, 1, 1))))
+        candidates = torch.cat((found, _edges(truth.boxes, -1)))
         matched = _match(matcher, truth, _edges(candidates))
         positive, negative = (mask[0] for mask in sampler([(matched >= 0).long()]))
         chosen = (positive | negative).nonzero().flatten()
@@ -248,9 +244,9 @@ def _match(matcher: Matcher, truth: Truth, candidates: Tensor) -> Tensor:
     return matched
 
 
-def _edges(boxes: Tensor) -> Tensor:
-    """Boxes that count pixels, inclusive, as edges: a pixel more to the right and below."""
-    return boxes + boxes.new_tensor((0, 0, 1, 1))
+def _edges(boxes: Tensor, pixel: int = 1) -> Tensor:
+    """Boxes that count pixels, inclusive, as edges: a pixel more to the right and below (or, with -1, back)."""
+    return boxes + boxes.new_tensor((0, 0, pixel, pixel))
 
 
 # Weights
@@ -293,7 +289,7 @@ def _with_norms(network: RegionNetwork) -> dict[str, Tensor]:
 @click.command("train-toy-detector")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the detector.")
 @click.option("--steps", type=click.IntRange(1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(4), default=8, show_default=True, help="Frames a step.")
+@click.option("--batch", type=click.IntRange(4, 64), default=8, show_default=True, help="Frames a step.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @json_option
 def command(out: Path, steps: int, batch: int, seed: int, json_path: str | None) -> None:
@@ -302,9 +298,11 @@ def command(out: Path, steps: int, batch: int, seed: int, json_path: str | None)
     settings.pop("random_seed", None)
     family = FAMILIES[settings.pop("family")]
     config = load_config(DetectorConfig, family.model_dump(), settings, source="the toy detector")
+    out.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("regionvlp").setLevel(logging.INFO)
     network = train(config, steps=steps, batch=batch, seed=seed)
     note = f"Made by `regionvlp train-toy-detector --out DIR --steps {steps} --batch {batch} --seed {seed}`.\n"
-    save_detector(out, network, settings, note)
+    save_detector(out, network, note)
     result = score(RegionDetector.load(str(out), device="cpu"))
     text = (
         f"On {result.objects} visible objects of held-out toy clips: proposal recall at IoU 0.5 "

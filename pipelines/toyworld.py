@@ -1,8 +1,8 @@
 """Toy world: short captioned clips of moving shapes, with the true boxes and the words that name them.
 
-In: a seed, a split, a count. Out: :class:`ToyClip`, drawn frame by frame, and mp4 files with an ``annotations.jsonl``.
-Clip number i of a split is a pure function of (seed, split, i), whatever else is drawn. A caption belongs to one split
-alone (by its checksum), and no caption occurs twice within a split, so that training and test share none.
+In: a seed, a split, a count. Out: :class:`ToyClip`, drawn frame by frame, and mp4 files with a ``<split>.jsonl``.
+Clip number i of a split depends on (seed, split, i) and on the captions of the clips before it alone. A caption belongs
+to one split alone (by its checksum), and none occurs twice within a split, so that training and test share none.
 
 Shape letters: T frames, O objects, H height, W width.
 """

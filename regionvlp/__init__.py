@@ -28,6 +28,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("extract", "losses"):
+        return importlib.import_module(f"regionvlp.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'regionvlp' has no attribute '{name}'")

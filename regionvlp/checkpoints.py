@@ -107,6 +107,4 @@ def check_detector(known: Mapping[str, Any], found: Mapping[str, Any], complaint
     for key in sorted({*known, *found}):
         if known.get(key) != found.get(key):
             here, there = json.dumps(found.get(key)), json.dumps(known.get(key))
-            raise ShardError(
-                f"{complaint}: {key} is {here} there and {there} in the model", "extract with the same one"
-            )
+            raise ShardError(f"{complaint}: {key} is {here} there, not {there}", "extract with the same one")

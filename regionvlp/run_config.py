@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from regionvlp.config import Config
-from regionvlp.data.settings import DataSettings, SourceSettings
+from regionvlp.data.settings import AbsolutePath, DataSettings, SourceSettings
 from regionvlp.models.inflation import Inflation
 from regionvlp.tasks import LossSettings, ModelSettings
 from regionvlp.training.settings import OptimSettings, TrainSettings
@@ -50,7 +48,7 @@ class RunConfig(Config):
     """
 
     task: str = "demovlp"
-    init: Path | None = None
+    init: AbsolutePath | None = None
     inflation: Inflation = "zeros"
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Tests run small networks: a second thread gains them nothing, and beside other work costs them most of their time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

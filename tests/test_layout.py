@@ -92,3 +92,12 @@ def test_light_modules_stay_light(tmp_path: Path) -> None:
     )
     done = run_python(code, tmp_path)
     assert done.returncode == 0, f"imported: {done.stderr}"
+
+
+def test_the_public_names_are_there(tmp_path: Path) -> None:
+    code = (
+        "import regionvlp; regionvlp.open_shards, regionvlp.load_checkpoint, regionvlp.losses.global_contrast, "
+        "regionvlp.extract.RegionDetector.load"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr

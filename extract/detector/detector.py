@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regionvlp.config import merge
-from regionvlp.errors import ConfigError, VideoError, WeightsError
+from regionvlp.devices import pick_device
+from regionvlp.errors import VideoError, WeightsError
 from regionvlp.extract.detector.head import object_probabilities
 from regionvlp.extract.detector.network import RegionNetwork
 from regionvlp.extract.detector.precision import exact_float32
@@ -250,22 +251,6 @@ class RegionDetector:
         nothing = torch.zeros(0)
         chosen = Selection(nothing.long(), nothing.reshape(0, 4), nothing, nothing.long())
         return _frame_regions(chosen, nothing.reshape(0, self.feature_width), nothing, nothing)
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device here; the hint names those that there are.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    usable = ["cpu"]
-    if torch.cuda.is_available():
-        usable += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    if device not in usable:
-        raise ConfigError(f"there is no device '{device}' on this machine", f"use auto or one of: {', '.join(usable)}")
-    return torch.device(device)
 
 
 def _keep_all(boxes: Tensor, probabilities: Tensor) -> Selection:

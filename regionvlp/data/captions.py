@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from regionvlp.errors import InputError, nearest
+from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,7 @@ def load_captions(
         raise InputError(f"unknown caption format '{format}'", nearest(format, get_args(CaptionFormat)))
     if not path.exists():
         raise InputError(f"no annotations at {path}", "check the path")
-    if format == "auto":
-        if path.is_dir() or path.name in msrvtt.SENTENCE_FILES:
-            format = "msrvtt"
-        else:
-            format = "jsonl" if path.suffix.lower() in (".jsonl", ".json", ".ndjson") else "csv"
+    format = kind_of(path, format)
     if format == "msrvtt":
         return msrvtt.load_msrvtt(path, *msrvtt.parse_split(split), queries)
     if queries is not None:
@@ -75,6 +72,17 @@ def load_captions(
         raise InputError(f"{path} is a folder, not a {format} file", "name the annotation file in it")
     captions = tabular.read_jsonl(path) if format == "jsonl" else tabular.read_csv(path)
     return tabular.of_split(captions, split, path)
+
+
+def kind_of(path: Path, format: CaptionFormat = "auto") -> CaptionFormat:
+    """What ``auto`` means for a path: a folder, or one of MSR-VTT's own JSON files, is ``msrvtt``; else by suffix."""
+    from regionvlp.data.annotations.msrvtt import SENTENCE_FILES
+
+    if format != "auto":
+        return format
+    if path.is_dir() or path.name in SENTENCE_FILES:
+        return "msrvtt"
+    return "jsonl" if path.suffix.lower() in (".jsonl", ".json", ".ndjson") else "csv"
 
 
 def resolve_videos(
@@ -147,7 +155,8 @@ def _match(video_ids: Iterable[str], available_ids: Iterable[str]) -> dict[str, 
 def _fit(video_id: str, by_stem: dict[str, list[str]]) -> str | None:
     path = PurePosixPath(video_id.replace("\\", "/"))
     # The whole name first: in an id without extension, what follows the last dot belongs to the name.
-    for name in dict.fromkeys((path.name, path.stem)):
+    names = [path.name] if path.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES else [path.name, path.stem]
+    for name in names:
         folders = path.parts[:-1]
         fitting = sorted(found for found in by_stem.get(name, ()) if _ends_agree(folders, found))
         exact = [found for found in fitting if PurePosixPath(found).parts[:-1] == folders]

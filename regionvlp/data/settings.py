@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from regionvlp.config import Config
 from regionvlp.data.captions import CaptionFormat, Queries
 from regionvlp.data.sampling import Sampling
+
+# A run folder says where its data lies whatever folder one is in.
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 class SourceSettings(Config):
@@ -25,11 +28,11 @@ class SourceSettings(Config):
         allow_missing: go on where annotated videos are not in the shards.
     """
 
-    captions: Path
+    captions: AbsolutePath
     format: CaptionFormat = "auto"
     split: str | None = None
     queries: Queries | None = None
-    shards: Path
+    shards: AbsolutePath
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
+
+from regionvlp.shards.files import replacing
 
 _environment = Environment(
     loader=PackageLoader("regionvlp.report", "."),
@@ -25,9 +26,8 @@ _environment = Environment(
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fills ``template`` (a file of this folder) and writes the page to ``path``, whole or not at all."""
     html = _environment.get_template(template).render(**values)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
 
 
 def inline_jpeg(picture: NDArray[np.uint8], quality: int = 85) -> str:

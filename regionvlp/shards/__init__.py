@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from regionvlp.shards.receipts import Receipt as Receipt
     from regionvlp.shards.receipts import finished_shards as finished_shards
     from regionvlp.shards.receipts import library_versions as library_versions
+    from regionvlp.shards.receipts import lost_shards as lost_shards
     from regionvlp.shards.receipts import read_receipts as read_receipts
     from regionvlp.shards.schema import SCHEMA_VERSION as SCHEMA_VERSION
     from regionvlp.shards.schema import ShardSpec as ShardSpec
@@ -44,7 +45,15 @@ _HOME = {
     "manifest": ["Manifest"],
     "plan": ["PlanRow", "PlanTable", "read_plan", "write_plan"],
     "reader": ["ShardReader", "UnknownVideoError", "open_shards"],
-    "receipts": ["Failure", "Partial", "Receipt", "finished_shards", "library_versions", "read_receipts"],
+    "receipts": [
+        "Failure",
+        "Partial",
+        "Receipt",
+        "finished_shards",
+        "library_versions",
+        "lost_shards",
+        "read_receipts",
+    ],
     "schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
     "summary": ["inspect"],
     "verification": ["Fault", "verify"],

@@ -71,7 +71,7 @@ def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Flushes ``temporary`` to the disk and renames it to ``path``; after a power cut either is whole."""
-    _fsync(temporary)
+    flush(temporary)
     os.replace(temporary, path)
     _fsync_folder(path.parent)
 
@@ -98,7 +98,7 @@ def create_once(path: Path, text: str) -> bool:
     temporary = temporary_path(path)
     try:
         temporary.write_text(text, encoding="utf-8")
-        _fsync(temporary)
+        flush(temporary)
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -119,7 +119,7 @@ def _create_without_links(path: Path, text: str) -> bool:
             file.write(text)
     except FileExistsError:
         return False
-    _fsync(path)
+    flush(path)
     return True
 
 
@@ -136,7 +136,7 @@ def read_document(path: Path) -> dict[str, Any]:
         ShardError: the file is missing, cannot be read, was written by a newer version, or changed since it was
             written.
     """
-    hint = "restore the file, or delete it to have its part done again"
+    hint = "restore the file; a shard whose receipt is deleted is done again"
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -165,7 +165,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -175,7 +175,7 @@ def _fsync(path: Path) -> None:
 
 def _fsync_folder(folder: Path) -> None:
     try:
-        _fsync(folder)
+        flush(folder)
     except OSError as error:
         # Some network and user-space file systems cannot flush a folder; there is nothing more to be done on them.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):

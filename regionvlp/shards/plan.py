@@ -105,7 +105,7 @@ def read_plan(folder: Path) -> PlanTable | None:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ShardError(f"{path} is damaged: {error}", "restore the file, or delete it to plan again") from None
+        raise ShardError(f"{path} is damaged: {error}", "restore the file") from None
     if not table.schema.equals(_SCHEMA):
-        raise ShardError(f"{path} is not a plan: its columns differ", "restore the file, or delete it to plan again")
+        raise ShardError(f"{path} is not a plan: its columns differ", "restore the file")
     return PlanTable(table)

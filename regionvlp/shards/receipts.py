@@ -130,6 +130,25 @@ def receipt_path(folder: Path, number: int) -> Path:
     return folder / f"{shard_stem(number)}.json"
 
 
+def lost_shards(folder: Path) -> list[int]:
+    """Numbers of the shards whose data file is gone, or not of the size that the receipt says, ascending.
+
+    Raises:
+        ShardError: see :meth:`Receipt.read`.
+    """
+    return [receipt.shard for receipt in read_receipts(folder) if _size_of(folder, receipt.file) != receipt.bytes]
+
+
+def _size_of(folder: Path, name: str | None) -> int:
+    """Bytes of a data file; -1 where it is missing, 0 where there is none to be."""
+    if name is None:
+        return 0
+    try:
+        return (folder / name).stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
 def finished_shards(folder: Path) -> list[int]:
     """Numbers of the shards that have a receipt, ascending, from file names alone."""
     return sorted(int(match[1]) for name in os.listdir(folder) if (match := _RECEIPT_NAME.fullmatch(name)))

@@ -96,7 +96,9 @@ class _Verification:
             data = _DATA_NAME.fullmatch(name)
             if data and (int(data[1]) not in finished or name != self._manifest.data_name(int(data[1]))):
                 self._fault(int(data[1]), name, "data without a receipt")
-        if self._plan is not None:
+        if self._plan is None:
+            self._fault(None, PLAN_NAME, "missing, so nothing tells which videos there should be")
+        else:
             for shard in self._plan.shards():
                 if shard not in finished:
                     self._fault(shard, receipt_path(self._folder, shard).name, "not done: planned, but has no receipt")

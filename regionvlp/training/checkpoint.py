@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -22,9 +21,9 @@ import torch
 from torch import nn
 
 from regionvlp.errors import InputError
-from regionvlp.shards.files import in_use, is_temporary, publish, replacing, temporary_path
+from regionvlp.shards.files import flush, in_use, is_temporary, publish, replacing, temporary_path
 from regionvlp.training.best import Best
-from regionvlp.training.weights import WEIGHTS, DamagedCheckpointError, save_weights
+from regionvlp.training.weights import DamagedCheckpointError, save_weights
 
 STATE = "trainer_state.pt"
 BEST = "best.json"
@@ -33,11 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Returns the complete checkpoints of a run folder, newest first."""
+    """Returns the checkpoints of a run folder, newest first.
+
+    Each was renamed into place whole; what went missing since is damage, and complained of when it is read.
+    """
     folder = run / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    complete = [path for path in found if (path / WEIGHTS).is_file() and (path / STATE).is_file()]
-    return sorted(complete, key=step_of, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
 def latest(run: Path) -> Path | None:
@@ -50,6 +51,9 @@ def best(run: Path) -> Path | None:
     try:
         name = json.loads((run / "checkpoints" / BEST).read_text(encoding="utf-8"))["checkpoint"]
     except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.warning("%s is damaged; the best checkpoint is not known", run / "checkpoints" / BEST)
         return None
     return next((path for path in checkpoints(run) if path.name == name), None)
 
@@ -96,7 +100,7 @@ def save(
         if save_extra is not None:
             save_extra(temporary)
         for file in temporary.rglob("*"):
-            _flush(file)
+            flush(file)
         if path.exists():
             path.rename(replaced)  # a folder cannot be renamed onto another
         publish(temporary, path)
@@ -155,11 +159,3 @@ def _remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and is_temporary(path.name) and not in_use(path.name):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from regionvlp.errors import ConfigError
+from regionvlp.devices import pick_device
 
 CONTROL_TIMEOUT = timedelta(days=1)  # an evaluation may take hours
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def open_world(device: str = "auto") -> World:
     """
     launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
     rank, size = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched else (0, 1)
-    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
+    place = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
     if size == 1:
         return World(device=place)
     if place.type == "cuda":
@@ -95,17 +95,3 @@ def close_world(world: World) -> None:
     """Leaves the run that :func:`open_world` joined; does nothing where the process was alone."""
     if world.control is not None:
         dist.destroy_process_group()
-
-
-def choose_device(device: str, local_rank: int | None = None) -> torch.device:
-    """Returns the device that a setting means on this machine; see :func:`open_world`."""
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return CPU
-    if not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}' is asked for, and torch finds no CUDA device", "set train.device=auto")
-    number = torch.device(device).index if device.startswith("cuda:") else None
-    number = local_rank if local_rank is not None else (number or 0)
-    if number >= torch.cuda.device_count():
-        hint = "start as many processes per machine as it has GPUs"
-        raise ConfigError(f"there is no GPU number {number}: torch finds {torch.cuda.device_count()}", hint)
-    return torch.device("cuda", number)

@@ -74,19 +74,26 @@ def open_run(
     Raises:
         InputError: ``path`` holds another run, or something else; or the checkpoint asked for is not there.
     """
-    here = check_folder(path)
-    if here and resume == "never":
-        raise InputError(f"{path} holds a run already", "choose another folder, or go on with --resume auto")
-    if here:
+    candidates = find_candidates(path, resume)
+    if check_folder(path):
         _check_same_run(path, config_text, may_differ)
-    candidates = tuple(checkpoints(path))
     if isinstance(resume, Path):
-        candidates = (_checkpoint_at(resume),)
         _check_same_run(candidates[0], config_text, may_differ)
     path.mkdir(parents=True, exist_ok=True)
     _write(path / RECORD, json.dumps(_record(path / RECORD, seed), indent=2) + "\n")
     _write(path / CONFIG, config_text)
     return RunFolder(path, candidates)
+
+
+def find_candidates(path: Path, resume: Literal["auto", "never"] | Path = "auto") -> tuple[Path, ...]:
+    """The checkpoints that a run in ``path`` would go on from, best choice first; none for a new run.
+
+    Raises:
+        InputError: there is a run and ``resume`` is ``never``, or the checkpoint asked for is not there.
+    """
+    if check_folder(path) and resume == "never":
+        raise InputError(f"{path} holds a run already", "choose another folder, or go on with --resume auto")
+    return (_checkpoint_at(resume),) if isinstance(resume, Path) else tuple(checkpoints(path))
 
 
 def check_folder(path: Path) -> bool:

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.progress import ProgressBar
 from regionvlp.training import checkpoint
 from regionvlp.training.best import Best, better, judged_by
-from regionvlp.training.distributed import World, choose_device
+from regionvlp.training.distributed import World
 from regionvlp.training.interrupts import Interrupts
 from regionvlp.training.loaders import Batch, Loader, RoundRobin
 from regionvlp.training.logbook import Logbook
@@ -69,7 +70,7 @@ class Trainer:
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         save_extra: Callable[[Path], None] | None = None,
     ) -> None:
-        self.world = world or World(device=choose_device(train.device))
+        self.world = world or World(device=pick_device(train.device))
         self.task = task.to(self.world.device)
         self.train, self.optim, self.run_dir = train, optim, run_dir
         self.loaders = RoundRobin(loaders, train.samples_per_epoch)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import regionvlp
+from regionvlp.pipelines import demo
 from regionvlp.pipelines.cli import run
 
 MakeClip = Callable[..., Path]
@@ -43,6 +45,10 @@ def test_extract_status_verify(videos: Path, tmp_path: Path, capsys: pytest.Capt
         "videos": 3, "done": 2, "failed": 1, "frames": 4,
     }  # fmt: skip
     assert sum(status["failures"].values()) == 1
+    assert run(["status", str(out), "--failures", "--json", "-"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["failed_videos"][0]["video_id"] == "bad.mp4"
+    assert "bad.mp4: " in told.err
 
     assert run(["shards", "inspect", str(out), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["videos"] == 2
@@ -137,13 +143,43 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "torch" in capsys.readouterr().out
 
 
-def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_draw(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert extract(videos, tmp_path / "out") == 0
+    page = tmp_path / "page.html"
+    draw = ["shards", "draw", str(tmp_path / "out"), "--out", str(page), "--videos"]
+    assert run([*draw, str(videos), "--detector", "toy"]) == 0
+    html = page.read_text()
+    assert html.count("<section>") == 2
+    assert 'class="box"' in html
+    assert any(f">{name} " in html for name in ("circle", "square", "triangle", "star", "ring", "cross", "bar"))
+    assert run([*draw, str(tmp_path)]) == 2
+    assert "does not hold" in capsys.readouterr().err
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(demo, "QUICK", demo.Scale(train=64, test=12, steps=3))
     out = tmp_path / "demo"
     assert run(["demo", "--quick", "--out", str(out)]) == 0
-    assert len(list((out / "videos").rglob("*.mp4"))) == 8
+    assert len(list((out / "videos").rglob("*.mp4"))) == 76
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["queries"] == 12
+    assert metrics["chance"]["R1"] == pytest.approx(100 / 12)
+    for part in (metrics["t2v"], metrics["v2t"], metrics["global_only"]["t2v"]):
+        assert {"R1", "R5", "R10", "MedR", "MeanR"} <= set(part)
+    assert 0 <= metrics["grounding"]["accuracy"] <= metrics["grounding"]["ceiling"] <= 100
     page = (out / "report.html").read_text()
-    assert page.count("<section>") == 8
-    assert 'class="box"' in page
-    assert "http" not in page.replace("https://www.w3.org", "")
-    assert run(["demo", "--quick", "--out", str(out)]) == 0
+    assert page.count("<article") >= 6
+    assert "http" not in page
+    assert regionvlp.load_checkpoint(out / "checkpoint").config.loss.use_local
     assert run(["shards", "verify", str(out / "shards")]) == 0
+
+    finished = {
+        path: path.stat().st_mtime_ns for kind in ("*.mp4", "*.h5", "*.safetensors") for path in out.rglob(kind)
+    }
+    assert run(["demo", "--quick", "--out", str(out)]) == 0
+    again = {path: path.stat().st_mtime_ns for path in finished if path.parent.name != "checkpoint"}
+    assert again == {path: finished[path] for path in again}
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    capsys.readouterr()
+    assert run(["demo", "--out", str(out)]) == 2
+    assert "another size" in capsys.readouterr().err

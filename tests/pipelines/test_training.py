@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -88,8 +88,12 @@ def test_pretrain_then_eval(
     said = capsys.readouterr().out
     assert "8 queries, 8 videos" in said
     checkpoint = load_checkpoint(tmp_path / "runs/tiny")
-    metrics = json.loads((checkpoint.path / "metrics.json").read_text())
+    metrics = json.loads((checkpoint.path / "eval/test/metrics.json").read_text())
     assert metrics["chance"]["R1"] == pytest.approx(12.5)
+
+    # Captions of one's own are not MSR-VTT, whoever asks.
+    assert run(["eval", "msrvtt"]) == 2
+    assert "MSR-VTT" in capsys.readouterr().err
 
     csv = tmp_path / "mine.csv"
     csv.write_text("video_id,caption\ntest/00000,a red star\ntest/00001.mp4,a blue box\n")
@@ -141,6 +145,27 @@ def test_finetune_starts_from_weights_and_may_take_more_frames(recipe: Edit, tmp
     assert second["model.video.temporal_embed"].shape[1] == 2
     name = "model.video.object_embedding.weight"
     torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=0)
+
+
+def test_a_recipe_without_data_says_how_to_name_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pretrain", "--config", "demo.yaml"]) == 2  # found by name, wherever one is
+    assert "data.sources='[{captions: FILE, shards: FOLDER}]'" in capsys.readouterr().err
+
+
+def test_resume_refuses_another_vocabulary(
+    recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], world: Path
+) -> None:
+    captions = tmp_path / "mine.jsonl"
+    rows = (world / "videos/train.jsonl").read_text()
+    captions.write_text(rows)
+    sources = [{"captions": str(captions), "shards": str(world / "shards")}]
+    config = str(recipe(data={"sources": sources, "frames": 2, "regions": 6, "text_length": 24}))
+    arguments = ["pretrain", "--config", config, "--out", str(tmp_path / "run")]
+    assert run([*arguments, "--set", "train.epochs=1"]) == 0
+    captions.write_text(rows.replace("star", "comet").replace("circle", "moon"))
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "tokenizer" in capsys.readouterr().err
 
 
 def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,16 +237,10 @@ def test_evaluation_refuses_what_does_not_belong(
     assert run(["pretrain", "--config", str(recipe()), "--out", "runs/a"]) == 0
     capsys.readouterr()
 
-    other = tmp_path / "other"
-    shutil.copytree(world / "shards", other)
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest.pop("digest", None)
-    manifest["detector"]["weights"] = "another"
-    for shard in other.glob("shard-*"):
-        shard.unlink()
-    (other / "manifest.json").unlink()
-    fields = {key: value for key, value in manifest.items() if key not in ("schema_version", "sha256")}
-    Manifest.create_or_check(tmp_path / "fresh", Manifest(**fields))
+    manifest = Manifest.read(world / "shards")
+    Manifest.create_or_check(
+        tmp_path / "fresh", replace(manifest, detector={**manifest.detector, "weights": "another"})
+    )
     assert run(["eval", "csv", "--shards", str(tmp_path / "fresh")]) == 2
     assert "another detector" in capsys.readouterr().err
 
@@ -282,7 +301,7 @@ def test_eval_msrvtt_on_the_public_layout(
     assert run(["eval", "msrvtt", *arguments]) == 0
     said = capsys.readouterr().out
     assert "DemoVLP" in said
-    metrics = json.loads((load_checkpoint(tmp_path / "run").path / "metrics.json").read_text())
+    metrics = json.loads((load_checkpoint(tmp_path / "run").path / "eval/msrvtt-1ka/metrics.json").read_text())
     assert (metrics["queries"], metrics["gallery"], metrics["split"]) == (1000, 1000, "1ka")
     assert metrics["t2v"]["R1"] < 5  # random regions
 

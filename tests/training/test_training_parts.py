@@ -15,9 +15,10 @@ import pytest
 import torch
 from tiny_run import tiny_trainer
 
+from regionvlp.devices import pick_device
 from regionvlp.errors import ConfigError
 from regionvlp.training import interrupts, timer
-from regionvlp.training.distributed import World, choose_device, open_world
+from regionvlp.training.distributed import World, open_world
 from regionvlp.training.randomness import mix, random_state, restore_random_state, seed_everything, seeded, undisturbed
 from regionvlp.training.scalars import StepScalars
 from regionvlp.training.step import autocast_dtype
@@ -78,17 +79,17 @@ def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == CPU
-    with pytest.raises(ConfigError, match="finds no CUDA device"):
-        choose_device("cuda")
+    assert pick_device("auto") == CPU
+    with pytest.raises(ConfigError, match="no device 'cuda' on this machine"):
+        pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto") == torch.device("cuda", 0)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    assert choose_device("auto", local_rank=1) == torch.device("cuda", 1)
-    assert choose_device("cpu", local_rank=1) == CPU
+    assert pick_device("auto") == torch.device("cuda", 0)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device("auto", local_rank=1) == torch.device("cuda", 1)
+    assert pick_device("cpu", local_rank=1) == CPU
     with pytest.raises(ConfigError, match="no GPU number 2"):
-        choose_device("auto", local_rank=2)
+        pick_device("auto", local_rank=2)
 
 
 def test_precision_follows_the_device() -> None:

@@ -1,0 +1,35 @@
+"""Which device a setting means on this machine: one rule for the detector, the trainer and the evaluation."""
+
+from __future__ import annotations
+
+import torch
+
+from regionvlp.errors import ConfigError
+
+
+def pick_device(device: str, local_rank: int | None = None) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        local_rank: of a process among several on this machine; it then takes the GPU of that number.
+
+    Raises:
+        ConfigError: there is no such device here; the hint names those that there are.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    usable = ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
+    if device == "auto":
+        device = "cuda" if count else "cpu"
+    if device not in usable:
+        raise ConfigError(f"there is no device '{device}' on this machine", f"use auto or one of: {', '.join(usable)}")
+    if device == "cpu":
+        return torch.device("cpu")
+    if local_rank is None:
+        return torch.device(device if ":" in device else "cuda:0")
+    if local_rank >= count:
+        raise ConfigError(
+            f"there is no GPU number {local_rank}: torch finds {count}",
+            "start as many processes per machine as it has GPUs",
+        )
+    return torch.device("cuda", local_rank)
