@@ -15,6 +15,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = Path(os.environ.get("REGIONVLP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the Hugging Face hub, and whatever this machine has in its cache, out of every test."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "no-hub-cache"))
+
+
 @pytest.fixture(scope="session")
 def sample_data() -> Path:
     """The folder of real videos, images and annotation files; tests that need it are skipped without it."""
