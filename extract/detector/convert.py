@@ -6,6 +6,7 @@ In: ``.pkl``, ``.pth``, ``.bin``, ``.pt`` or ``.safetensors`` of a public extrac
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import shutil
@@ -178,7 +179,8 @@ def _differences(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Removes what killed conversions to the same folder left behind."""
-    for path in out.parent.glob(f"{out.name}.*.tmp") if out.parent.is_dir() else ():
+    """Removes what killed conversions to the same folder left behind on this machine."""
+    here = temporary_path(out).name.rpartition("-")[0]
+    for path in out.parent.glob(f"{glob.escape(here)}-*.tmp") if out.parent.is_dir() else ():
         if is_temporary(path.name) and path.is_dir() and not in_use(path.name):
             shutil.rmtree(path, ignore_errors=True)

@@ -65,7 +65,7 @@ def download(
             break
         except BrokenOff as error:
             now = part.stat().st_size if part.exists() else 0
-            if attempt == ATTEMPTS - 1 or now <= before:
+            if attempt == ATTEMPTS - 1 or now == before:
                 raise WeightsError(
                     f"the download of {url} broke off after {now:,} bytes: {error}",
                     "run the same command again: it goes on from there",

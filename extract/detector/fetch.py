@@ -74,6 +74,9 @@ def obtain_detector(name_or_path: str, weights_dir: Path | None = None) -> Detec
                 f"and {VG_HUB} cannot be fetched: {error.message}",
                 how_to_get(*wanted, folder=folder),
             ) from None
+        except InputError:
+            if where_is(VG_HUB, folder) is None:  # otherwise another process was quicker
+                raise
     return find_detector(VG_HUB, folder)
 
 

@@ -104,7 +104,7 @@ def read_state(path: Path) -> State:
         if named is None:
             raise WeightsError(
                 f"{path} is damaged, or holds more than tensors and was refused, since reading it could run code",
-                "give a plain state dict, best as .safetensors",
+                "get it again, or give a plain state dict, best as .safetensors",
             ) from None
         raise WeightsError(
             f"{path} was refused: it holds {named[1]}, and reading more than plain tensors could run code",
