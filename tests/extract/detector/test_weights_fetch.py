@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 from weights_server import COMMIT, Server, serving
 
 from regionvlp.errors import InputError, RegionVLPError, WeightsError
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the hub's client ask servers, whatever was set when it was imported."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
