@@ -77,20 +77,17 @@ def fetch_command(
     name: str, source: str | None, objects: Path | None, attributes: Path | None, json_path: str | None
 ) -> None:
     """Bring the named detector into the weights folder. What broke off goes on when the command is run again."""
-    from regionvlp.extract.detector import default_weights_dir, find_detector
+    from regionvlp.extract.detector import default_weights_dir
     from regionvlp.extract.detector.catalogue import ENTRIES, TOY
-    from regionvlp.extract.detector.convert import describe
     from regionvlp.extract.detector.fetch import fetch
     from regionvlp.extract.detector.registry import where_is
 
     console = console_for(json_path)
     folder = default_weights_dir()
-    if name in ENTRIES and name != TOY and source is None and (here := where_is(name, folder)):
-        console.print(f"{name} is already here: {here}", markup=False)
-        _show(describe(find_detector(name)), json_path)
-        return
     if name in ENTRIES:
         console.print(f"{name}: {ENTRIES[name].what}; licence: {ENTRIES[name].licence}", markup=False)
+        if name != TOY and source is None and (here := where_is(name, folder)):
+            console.print(f"it is already here: {here}", markup=False)
     progress = _Progress(name)
     description = fetch(name, folder, source=source, objects=objects, attributes=attributes, on_bytes=progress.on_bytes)
     _show(description, json_path)

@@ -12,9 +12,10 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from regionvlp.errors import InputError, WeightsError, nearest
@@ -29,7 +30,7 @@ from regionvlp.extract.detector.registry import (
     how_to_get,
     where_is,
 )
-from regionvlp.extract.detector.vocabulary import FILE_NAMES
+from regionvlp.extract.detector.vocabulary import FILE_NAMES, read_names
 from regionvlp.shards.files import replacing, sha256_of
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,9 @@ def fetch(
     attributes: Path | None = None,
     on_bytes: OnBytes = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Brings a named detector into the weights folder.
+    """Brings a named detector into the weights folder, as a folder of its own.
+
+    Where that is there already, only class names are added; a bare file that lies there is converted.
 
     Args:
         name: of a catalogue entry. weights_dir: :func:`default_weights_dir` if None.
@@ -102,13 +105,18 @@ def fetch(
 
     Raises:
         WeightsError: no such name, not to be had this way, unreachable, damaged, or not what the name says.
-        InputError: the folder exists already, or the source does not.
+        InputError: the folder exists already and a source is given, or the source does not exist.
     """
-    from regionvlp.extract.detector.convert import check_target, convert
+    from regionvlp.extract.detector.convert import check_target, convert, describe
 
     folder = weights_dir or default_weights_dir()
     entry = _entry(name)
     target = folder / name
+    if source is None and (here := where_is(name, folder)):
+        if here.is_dir():
+            description = describe(find_detector(name, folder))
+            return _with_vocabularies(description, here, {"objects": objects, "attributes": attributes})
+        source = str(here)
     check_target(target)
     if source is None:
         if entry.hub is None:
@@ -172,7 +180,7 @@ def _hub_file(hub: HubRepository, notice: str) -> tuple[Path, str]:
     from huggingface_hub import constants, hf_hub_download
 
     # Read at the call, not when the library was imported.
-    offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
+    offline = constants.HF_HUB_OFFLINE or _offline()
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     settings: dict[str, Any] = {"revision": hub.revision, "cache_dir": os.environ.get("HF_HUB_CACHE") or None}
     names = (hub.config, hub.weights)
@@ -244,34 +252,42 @@ def _quiet_hub() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _with_vocabularies(description: dict[str, Any], target: Path) -> dict[str, Any]:
-    """Adds the public class names to a new detector folder that came without, where their number fits.
+def _with_vocabularies(
+    description: dict[str, Any], target: Path, given: Mapping[str, Path | None] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Adds class names to a detector's folder: those given, and the public ones where there are none and they fit.
 
     The detector is whole without them: its regions are then shown by number.
     """
     counts = {"objects": description["classes"], "attributes": description["attributes"]}
+    for kind, path in given.items():
+        if names := read_names(path, counts[kind]):
+            _add_vocabulary(description, target, kind, "\n".join(names) + "\n")
     lacking = {
         kind: listed
         for kind, listed in VISUAL_GENOME.items()
         if kind not in description["vocabularies"] and listed.count == counts[kind]
     }
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
     for kind, listed in lacking.items():
-        path = target / FILE_NAMES[kind][0]
         try:
-            if offline:
+            if _offline():
                 raise Unreachable("HF_HUB_OFFLINE is set")
             found = download(listed.url, target.parent / "downloads", sha256=listed.sha256)
         except WeightsError as error:
-            log.warning(
-                "%s is without %s, and regions are shown by number: %s",
-                target.name,
-                " and ".join(lacking),
-                error.message,
-            )
+            what = " and ".join(lacking)
+            log.warning("%s is without %s, and regions are shown by number: %s", target.name, what, error.message)
             break
-        with replacing(path) as temporary:
-            temporary.write_bytes(found.read_bytes())
+        _add_vocabulary(description, target, kind, found.read_text(encoding="utf-8"))
         found.unlink()
-        description["vocabularies"][kind] = str(path)
     return description
+
+
+def _add_vocabulary(description: dict[str, Any], target: Path, kind: str, text: str) -> None:
+    path = target / FILE_NAMES[kind][0]
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    description["vocabularies"][kind] = str(path)
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE

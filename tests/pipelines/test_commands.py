@@ -132,6 +132,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert findings["torch"]["mark"] == "ok"
     assert findings["reader pyav"]["mark"] == "ok"
     assert findings["detector toy"]["mark"] == "ok"
+    assert {"detector vg-caffe", "detector vg-hub"} <= set(findings)
     for finding in findings.values():
         assert finding["mark"] == "ok" or finding["mend"], f"{finding['name']} does not say how to mend it"
     assert "torch" in capsys.readouterr().out

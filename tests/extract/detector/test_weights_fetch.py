@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -234,12 +235,25 @@ def test_without_class_names_the_detector_still_works(
     assert sorted(described["vocabularies"]) == ["objects"]
     assert "regions are shown by number" in caplog.text
     assert RegionDetector.load("vg-hub", device="cpu").attribute_names is None
+    given = folder / "given.txt"
+    given.write_text("red\nblue\n")
+    assert "names 2 classes, but the weights have 7" in refusal(lambda: fetch.fetch("vg-hub", attributes=given))
+    given.write_text("\n".join("abcdefg"))
+    assert sorted(fetch.fetch("vg-hub", attributes=given)["vocabularies"]) == ["attributes", "objects"]
+    assert RegionDetector.load("vg-hub", device="cpu").attribute_names == list("abcdefg")
+
+
+def test_a_bare_file_in_the_weights_folder_gets_a_folder(folder: Path, native_state: MakeState) -> None:
+    folder.mkdir()
+    torch.save(native_state(), folder / "bua-caffe-frcn-r101-k10-100.pth")
+    before = RegionDetector.load("vg-caffe", device="cpu").identity()
+    assert fetch.fetch("vg-caffe")["file"] == str(folder / "vg-caffe" / "model.safetensors")
+    assert RegionDetector.load("vg-caffe", device="cpu").identity() == before
 
 
 def test_a_full_cache_needs_no_network(hub: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch.fetch("vg-hub")
-    for path in (folder / "vg-hub").iterdir():
-        path.unlink()
+    shutil.rmtree(folder / "vg-hub")
     asked = len(hub.requests)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert fetch.fetch("vg-hub")["name"] == "vg-hub"
@@ -248,8 +262,7 @@ def test_a_full_cache_needs_no_network(hub: Server, folder: Path, monkeypatch: p
 
 def test_a_damaged_cache_is_noticed(hub: Server, folder: Path, tmp_path: Path) -> None:
     fetch.fetch("vg-hub")
-    for path in (folder / "vg-hub").iterdir():
-        path.unlink()
+    shutil.rmtree(folder / "vg-hub")
     blob = next(tmp_path.glob("hub/**/snapshots/*/pytorch_model.bin")).resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     assert "it is damaged" in refusal(lambda: fetch.fetch("vg-hub"))
