@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from regionvlp.config import load_config, merge
@@ -84,8 +85,9 @@ def convert(
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}", "choose another folder") from None
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {out}: {reason}", "choose another folder, or make room") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _description(open_detector(out), weights)

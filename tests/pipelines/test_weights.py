@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from regionvlp.config import load_config
+from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
+from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import bundled_dir
 from regionvlp.pipelines.cli import run
 
@@ -22,10 +24,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def toy_file(tmp_path: Path) -> Path:
-    """The toy detector's tensors as a bare PyTorch file, which fit no named detector's anchors."""
-    torch.save({"model": load_file(TOY / "model.safetensors")}, tmp_path / "toy.pth")
-    return tmp_path / "toy.pth"
+def small_file(tmp_path: Path) -> Path:
+    """A small detector of family ``caffe`` as a bare PyTorch file."""
+    sizes = {"backbone": {"blocks": [1, 1, 1, 1], "stem": 8, "bottleneck": 4, "channels": 16}, "rpn": {"width": 16}}
+    config = load_config(
+        DetectorConfig, FAMILIES["caffe"].model_dump(), sizes, {"head": {"classes": 5, "attributes": 3}}
+    )
+    state = {name: torch.from_numpy(value) for name, value in random_state(config, seed=1).items()}
+    torch.save({"model": state}, tmp_path / "small.pth")
+    return tmp_path / "small.pth"
 
 
 def test_list(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,18 +62,28 @@ def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(described["vocabularies"]) == ["attributes", "objects"]
 
 
-def test_convert_and_fetch(toy_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = [f"--{kind}={TOY / kind}.txt" for kind in ("objects", "attributes")]
-    # Nothing in the file shows the toy's nine anchors, so it is no public family; the settings beside it say more.
-    assert run(["weights", "convert", str(toy_file), "--out", str(tmp_path / "out"), *names]) == 2
-    assert "no known detector family" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    assert run(["weights", "fetch", "vg-caffe", "--from", str(toy_file)]) == 2
-    said = capsys.readouterr()
-    assert "licence: " in said.out
-    assert "toy.pth: " in said.err
-    assert said.err.count("\n") == 1
-    assert not folder.exists()
+def test_convert_and_fetch(small_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objects, out = tmp_path / "classes.txt", tmp_path / "out"
+    objects.write_text("cat\ndog\ncar\ncup\nsky\n")
+    assert run(["weights", "convert", str(small_file), "--out", str(out), f"--objects={objects}", "--json", "-"]) == 0
+    converted = json.loads(capsys.readouterr().out)
+    assert (converted["name"], converted["depth"], sorted(converted["vocabularies"])) == ("out", 14, ["objects"])
+    assert run(["weights", "info", str(out), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == converted
+    for source in (["--from", str(small_file)], []):
+        assert run(["weights", "fetch", "vg-caffe", *source]) == 0
+        said = capsys.readouterr().out
+        assert "licence: " in said
+        assert str(folder / "vg-caffe" / "model.safetensors") in said
+        assert converted["weights_sha256"] in said
+    assert "it is already here" in said
+    assert run(["weights", "list"]) == 0
+    assert str(folder / "vg-caffe") in capsys.readouterr().out
+    assert run(["weights", "fetch", "vg-hub", "--from", str(small_file)]) == 2
+    said = capsys.readouterr().err
+    assert "holds weights of family 'caffe', but vg-hub says 'maxnms'" in said
+    assert said.count("\n") == 1
+    assert not (folder / "vg-hub").exists()
 
 
 @pytest.mark.parametrize(
