@@ -29,7 +29,11 @@ OPTION_KEYS = {
 @click.command("extract")
 @click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder with videos and images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
-@click.option("--detector", metavar="NAME|PATH", help="auto, toy, vg-caffe, or a folder or weights file.  [auto]")
+@click.option(
+    "--detector",
+    metavar="NAME|PATH",
+    help="auto, toy, a name of 'regionvlp weights list', or a folder or weights file.  [auto]",
+)
 @click.option("--format", metavar="hdf5|parquet", help="How the shards are stored.  [hdf5]")
 @click.option("--frames", type=int, help="Frames per video, one from each equal segment.  [8]")
 @click.option("--regions", type=int, help="Regions per frame.  [30]")

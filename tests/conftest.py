@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Tests run small networks: a second thread gains them nothing, and beside other work costs them most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,20 @@ from regionvlp.pipelines.toyworld import write_mp4
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = Path(os.environ.get("REGIONVLP_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A test that set the number of threads must not change the last bits of the next one's sums."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the Hugging Face hub, and whatever this machine has in its cache, out of every test."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "no-hub-cache"))
 
 
 @pytest.fixture(scope="session")

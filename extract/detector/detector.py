@@ -24,15 +24,16 @@ from torch import Tensor
 
 from regionvlp.config import merge
 from regionvlp.devices import pick_device
-from regionvlp.errors import VideoError, WeightsError
+from regionvlp.errors import VideoError
+from regionvlp.extract.detector.fetch import obtain_detector
 from regionvlp.extract.detector.head import object_probabilities
 from regionvlp.extract.detector.network import RegionNetwork
 from regionvlp.extract.detector.precision import exact_float32
 from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
-from regionvlp.extract.detector.registry import find_detector
 from regionvlp.extract.detector.resnet import Backbone
 from regionvlp.extract.detector.rpn import propose
 from regionvlp.extract.detector.selection import Selection, select
+from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
 from regionvlp.regions import FrameRegions
 
@@ -87,12 +88,13 @@ class RegionDetector:
         """Loads a detector.
 
         Args:
-            name_or_path: ``auto``, ``toy``, ``vg-caffe``, a detector's folder or a weights file (see ``registry``).
+            name_or_path: ``auto``, ``toy``, another name of ``catalogue``, a detector's folder or a weights file.
+                ``vg-hub`` is fetched where it is missing, and so is ``auto`` where neither it nor ``vg-caffe`` is here.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             regions: R, the most regions that a frame keeps. proposals: N, the most that pass the region head.
             selection: ``public``, ``suppressed``, ``best_class`` or ``detections`` (see ``SelectionConfig``).
             overrides: nested values of any key of ``DetectorConfig``; the named arguments win over them.
-            weights_dir: where ``vg-caffe`` is looked for (``$REGIONVLP_WEIGHTS``, else the user's cache).
+            weights_dir: where named weights lie (``$REGIONVLP_WEIGHTS``, else the user's cache).
             max_batch: the most frames that run at once.
 
         Raises:
@@ -107,14 +109,14 @@ class RegionDetector:
         if proposals is not None:
             named["rpn"]["proposals"] = proposals
         pick_device(device)  # before anything large is read
-        files = find_detector(name_or_path, weights_dir)
+        files = obtain_detector(name_or_path, weights_dir)
         weights = load_weights(files, merge(overrides or {}, named))
         head = weights.config.head
         return cls(
             weights,
             device=device,
-            object_names=_read_names(files.objects, head.classes),
-            attribute_names=_read_names(files.attributes, head.attributes),
+            object_names=read_names(files.objects, head.classes),
+            attribute_names=read_names(files.attributes, head.attributes),
             max_batch=max_batch,
         )
 
@@ -267,18 +269,3 @@ def _frame_regions(chosen: Selection, features: Tensor, attribute_ids: Tensor, s
         attribute_ids=attribute_ids.int().numpy(),
         attribute_scores=scores.float().numpy(),
     )
-
-
-def _read_names(path: Path | None, count: int) -> list[str] | None:
-    """The lines of a vocabulary, which must be as many as the detector has classes."""
-    if path is None:
-        return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"cannot read the vocabulary {path}: {error}", "expected one class a line") from None
-    if len(names) != count:
-        raise WeightsError(
-            f"{path} names {len(names)} classes, but the weights have {count}", "give the vocabulary of these weights"
-        )
-    return names

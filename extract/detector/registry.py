@@ -1,11 +1,12 @@
-"""Which detectors there are, by name, and which files a name or a path stands for. Free of torch.
+"""Which files a detector's name or path stands for. Free of torch; what the names mean is in ``catalogue``.
 
 A detector on disk is a folder with
 
 * ``detector.yaml``: ``family`` (``caffe``, ``maxnms``, ``d2``), any key of
-  :class:`~regionvlp.extract.detector.config.DetectorConfig` that differs from the family's value, and, for a detector
-  without weights, ``random_seed``;
-* a weights file: ``model.safetensors``, or the only ``*.safetensors``, ``*.pth``, ``*.pt`` or ``*.bin`` there;
+  :class:`~regionvlp.extract.detector.config.DetectorConfig` that differs from the family's value; ``sha256`` of the
+  weights, which are then checked; ``origin``, notes on where they come from; and, for a detector without weights,
+  ``random_seed``;
+* a weights file: ``model.safetensors``, or the only ``*.safetensors``, ``*.pth``, ``*.pt``, ``*.bin`` or ``*.pkl``;
 * optionally ``objects.txt`` and ``attributes.txt``, one class a line.
 
 A weights file by itself also is a detector: its family and sizes are read from its keys and shapes.
@@ -14,29 +15,25 @@ A weights file by itself also is a detector: its family and sizes are read from 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from regionvlp.config import read_yaml
+from regionvlp.config import merge, read_yaml
 from regionvlp.errors import ConfigError, RegionVLPError, WeightsError, nearest
+from regionvlp.extract.detector.catalogue import ENTRIES, TOY, VG_CAFFE, VG_HUB, Entry
+from regionvlp.extract.detector.vocabulary import FILE_NAMES
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 SETTINGS_NAME = "detector.yaml"
+AUTO = "auto"
+COMMON = (TOY, VG_CAFFE, VG_HUB)
 
-VG_CAFFE = "vg-caffe"
-# The names under which MILVLG handed its Caffe ResNet-101 out.
-_ORIGINAL_NAMES = ("bua-caffe-frcn-r101-k10-100.pth", "bua-caffe-frcn-r101_with_attributes.pth")
-_HOW_TO_GET = (
-    "put MILVLG's bua-caffe-frcn-r101-k10-100.pth (linked from the README of MILVLG/bottom-up-attention.pytorch) "
-    "into {folder}, or give a local file with --detector PATH, or try everything with --detector toy"
-)
 NAMES = {
-    "auto": "vg-caffe where its file lies",
-    "toy": "a tiny detector that comes with the package",
-    VG_CAFFE: "the Visual Genome Faster R-CNN ResNet-101 (MILVLG, Caffe), from a local file",
+    AUTO: f"{VG_CAFFE} where its file lies, else {VG_HUB}",
+    **{name: entry.what for name, entry in ENTRIES.items() if not entry.refused},
 }
 
 
@@ -48,6 +45,8 @@ class DetectorFiles:
         source: how errors call the detector's settings. weights: None where they are drawn from ``random_seed``.
         family: None where the weights must show it. settings: overrides of the family's configuration.
         objects, attributes: the vocabularies, where the folder has them.
+        sha256: what the hash of the weights must be (``weights.state_hash``), where that was written down.
+        origin: notes on where the weights come from.
     """
 
     source: str
@@ -57,6 +56,8 @@ class DetectorFiles:
     settings: Mapping[str, Any] = field(default_factory=dict)
     objects: Path | None = None
     attributes: Path | None = None
+    sha256: str | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def default_weights_dir() -> Path:
@@ -66,46 +67,64 @@ def default_weights_dir() -> Path:
 
 
 def find_detector(name_or_path: str, weights_dir: Path | None = None) -> DetectorFiles:
-    """Finds a detector's files; nothing large is read.
+    """Finds a detector's files on this machine; nothing large is read, and nothing is fetched.
 
     Args:
         name_or_path: one of :data:`NAMES`, a folder, or a weights file.
-        weights_dir: where ``vg-caffe`` is looked for; :func:`default_weights_dir` if None.
+        weights_dir: where named weights are looked for; :func:`default_weights_dir` if None.
 
     Raises:
         WeightsError: there is no such name or path, or the weights are not there.
         ConfigError: ``detector.yaml`` cannot be read.
     """
     folder = weights_dir or default_weights_dir()
-    if name_or_path in ("auto", VG_CAFFE):
-        found = _find_vg_caffe(folder)
-        if found is None:
-            raise WeightsError(f"no weights for detector '{VG_CAFFE}' in {folder}", _HOW_TO_GET.format(folder=folder))
-        return _open(found)
-    if name_or_path == "toy":
-        return _open(bundled_dir("toy"))
+    if name_or_path == AUTO:
+        fallback = where_is(VG_CAFFE, folder) is None and where_is(VG_HUB, folder) is not None
+        return find_detector(VG_HUB if fallback else VG_CAFFE, folder)
+    if name_or_path in ENTRIES:
+        return _open_named(ENTRIES[name_or_path], folder)
     path = Path(name_or_path).expanduser()
     if path.exists():
-        return _open(path)
+        return open_detector(path)
     if path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1:
         raise WeightsError(f"there is no detector at {path}", "check the path")
     hint = nearest(name_or_path, NAMES) or f"known names: {', '.join(NAMES)}; or give the path of a weights file"
     raise WeightsError(f"unknown detector '{name_or_path}'", hint)
 
 
-def weights_status(weights_dir: Path | None = None) -> list[dict[str, Any]]:
-    """Which detectors can be used now: one ``{"name", "usable", "what", "where", "hint"}`` per name but ``auto``.
+def weights_status(weights_dir: Path | None = None, names: Iterable[str] = COMMON) -> list[dict[str, Any]]:
+    """Which detectors can be used now: one ``{"name", "usable", "what", "where", "hint"}`` for each of ``names``.
 
     ``where`` is the file or folder (None where there is none); ``hint`` says how to get a detector that is missing.
     """
     folder = weights_dir or default_weights_dir()
-    missing = _HOW_TO_GET.format(folder=folder)
     rows = []
-    for name, where in {"toy": bundled_dir("toy"), VG_CAFFE: _find_vg_caffe(folder)}.items():
-        hint = missing if where is None else _fault(where)
+    for name in names:
+        entry, where = ENTRIES[name], where_is(name, folder)
+        hint = entry.refused or (_fault(where) if where else how_to_get(entry, folder=folder))
         place = str(where) if where else None
-        rows.append({"name": name, "usable": not hint, "what": NAMES[name], "where": place, "hint": hint})
+        rows.append({"name": name, "usable": not hint, "what": entry.what, "where": place, "hint": hint})
     return rows
+
+
+def where_is(name: str, folder: Path) -> Path | None:
+    """The file or folder of a named detector in the weights ``folder``, if it is there."""
+    if name == TOY:
+        return bundled_dir(TOY)
+    names = (name, *(name + suffix for suffix in WEIGHTS_SUFFIXES), *ENTRIES[name].file_names)
+    return next((folder / candidate for candidate in names if (folder / candidate).exists()), None)
+
+
+def how_to_get(*entries: Entry, folder: Path) -> str:
+    """What to do to have one of several named detectors, as an instruction."""
+    ways = []
+    for entry in entries:
+        if entry.hub:
+            ways.append(f"run 'regionvlp weights fetch {entry.name}' where there is a network")
+        if entry.file_names:
+            ways.append(f"put {entry.file_names[0]} ({entry.where}) into {folder}")
+    ways += ["give a local file with --detector PATH", "try everything with --detector toy"]
+    return ", or ".join(ways)
 
 
 def bundled_dir(name: str) -> Path:
@@ -113,21 +132,37 @@ def bundled_dir(name: str) -> Path:
     return Path(str(resources.files("regionvlp.configs") / "extract" / "detectors" / name))
 
 
-def _find_vg_caffe(folder: Path) -> Path | None:
-    names = (VG_CAFFE, *(VG_CAFFE + suffix for suffix in WEIGHTS_SUFFIXES), *_ORIGINAL_NAMES)
-    return next((folder / name for name in names if (folder / name).exists()), None)
+def _open_named(entry: Entry, folder: Path) -> DetectorFiles:
+    if entry.refused:
+        raise WeightsError(
+            f"detector '{entry.name}' is not supported: {entry.refused}", "use a ResNet-101 or ResNet-50"
+        )
+    where = where_is(entry.name, folder)
+    if where is None:
+        raise WeightsError(f"no weights for detector '{entry.name}' in {folder}", how_to_get(entry, folder=folder))
+    files = open_detector(where)
+    if entry.name == TOY:
+        return files
+    # A bare file says nothing of the thresholds it was published with, nor what it is called.
+    settings = merge({"name": entry.name, **entry.settings}, files.settings)
+    return replace(files, family=files.family or entry.family, settings=settings)
 
 
 def _fault(path: Path) -> str:
     """What keeps the detector at ``path`` from being opened, or nothing."""
     try:
-        _open(path)
+        open_detector(path)
     except RegionVLPError as error:
         return str(error)
     return ""
 
 
-def _open(path: Path) -> DetectorFiles:
+def open_detector(path: Path) -> DetectorFiles:
+    """The files of the detector at ``path``, a weights file or a folder.
+
+    Raises:
+        WeightsError: there are no weights, or several. ConfigError: ``detector.yaml`` cannot be read.
+    """
     if path.is_file():
         if path.suffix not in WEIGHTS_SUFFIXES:
             raise WeightsError(f"{path} is not a weights file", f"expected one of {', '.join(WEIGHTS_SUFFIXES)}")
@@ -135,8 +170,13 @@ def _open(path: Path) -> DetectorFiles:
     settings_path = path / SETTINGS_NAME
     settings = read_yaml(settings_path) if settings_path.exists() else {}
     family, seed = settings.pop("family", None), settings.pop("random_seed", None)
+    sha256, origin = settings.pop("sha256", None), settings.pop("origin", None) or {}
     if family is not None and not isinstance(family, str):
         raise ConfigError(f"family = {family!r} in {settings_path}: not a name", "correct 'family'")
+    if sha256 is not None and not isinstance(sha256, str):
+        raise ConfigError(f"sha256 = {sha256!r} in {settings_path}: not a text", "quote it, or take it out")
+    if not isinstance(origin, dict):
+        raise ConfigError(f"origin = {origin!r} in {settings_path}: not a mapping", "write 'key: value' lines below it")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ConfigError(
             f"random_seed = {seed!r} in {settings_path}: not a whole number from 0", "correct 'random_seed'"
@@ -150,8 +190,10 @@ def _open(path: Path) -> DetectorFiles:
         family=family,
         random_seed=seed,
         settings=settings,
-        objects=_existing(path / "objects.txt"),
-        attributes=_existing(path / "attributes.txt"),
+        objects=_existing(path / FILE_NAMES["objects"][0]),
+        attributes=_existing(path / FILE_NAMES["attributes"][0]),
+        sha256=sha256,
+        origin={str(key): str(value) for key, value in origin.items()},
     )
 
 

@@ -1,7 +1,8 @@
 """Weights: reading a file, telling what it holds, checking it, folding its norms.
 
 In: a file, or a seed. Out: :class:`Weights`, a canonical state dict (see ``layout``) that fits its configuration.
-Files are never executed: safetensors hold no code, and pickles are read with ``weights_only=True``.
+Files are never executed: safetensors hold no code, PyTorch's pickles are read with ``weights_only=True``, and numpy's
+through ``unpickle``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
+from regionvlp.extract.detector.unpickle import read_arrays
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +80,13 @@ def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
         config = load_config(DetectorConfig, family.model_dump(), shown, files.settings, overrides, source=source)
     state = _with_anchors(state, config, files)
     _check(state, config, files)
-    return Weights(config, state, state_hash(state))
+    sha256 = state_hash(state)
+    if files.sha256 not in (None, sha256):
+        raise WeightsError(
+            f"{files.weights} has the checksum {sha256[:16]}..., but {files.source} says {str(files.sha256)[:16]}...",
+            "the file was damaged or replaced: fetch or convert it again, or take 'sha256' out",
+        )
+    return Weights(config, state, sha256)
 
 
 def read_state(path: Path) -> State:
@@ -84,10 +94,20 @@ def read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
+            return {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except WeightsError:
+        raise
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            raise WeightsError(
+                f"{path} is damaged, or holds more than tensors and was refused, since reading it could run code",
+                "get it again, or give a plain state dict, best as .safetensors",
+            ) from None
         raise WeightsError(
-            f"{path} is damaged, or holds more than tensors and was refused, since reading it could run code",
+            f"{path} was refused: it holds {named[1]}, and reading more than plain tensors could run code",
             "give a plain state dict, best as .safetensors",
         ) from None
     except Exception as error:  # whatever else a damaged file makes the readers raise
@@ -151,7 +171,7 @@ def _family(files: DetectorFiles, shown: str | None) -> DetectorConfig:
     if shown not in (None, name):
         raise WeightsError(
             f"{files.weights} holds weights of family '{shown}', but {files.source} says '{name}'",
-            f"write 'family: {shown}', or give weights of family '{name}'",
+            f"give weights of family '{name}', or name these by their path: --detector {files.weights}",
         )
     return FAMILIES[name]
 

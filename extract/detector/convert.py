@@ -1,0 +1,188 @@
+"""A weights file becomes a detector's folder, and what such a file or folder holds.
+
+In: ``.pkl``, ``.pth``, ``.bin``, ``.pt`` or ``.safetensors`` of a public extractor. Out: a folder with
+``model.safetensors`` (canonical names), ``detector.yaml`` and the vocabularies (see ``registry``), whole or not at all.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from regionvlp.config import load_config, merge
+from regionvlp.errors import InputError, WeightsError
+from regionvlp.extract.detector import layout
+from regionvlp.extract.detector.catalogue import Entry
+from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
+from regionvlp.extract.detector.hub_config import read_hub_config
+from regionvlp.extract.detector.registry import SETTINGS_NAME, DetectorFiles, open_detector
+from regionvlp.extract.detector.vocabulary import FILE_NAMES, beside, read_names
+from regionvlp.extract.detector.weights import Weights, load_weights
+from regionvlp.shards.files import in_use, is_temporary, sha256_of, temporary_path
+
+CONFIG_NAME = "config.yaml"
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    entry: Entry | None = None,
+    name: str | None = None,
+    objects: Path | None = None,
+    attributes: Path | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Writes the detector folder ``out`` from a weights file.
+
+    Args:
+        source: the weights file. What lies beside it under its usual name is taken along: ``config.yaml`` of the Hub's
+            checkpoint, ``objects.txt`` or ``objects_vocab.txt``, ``attributes.txt`` or ``attributes_vocab.txt``.
+        out: the folder to make; it may exist if it is empty.
+        entry: what the weights must be; its settings are written down.
+        name: what the detector calls itself; the entry's name, else that of ``out``.
+        objects, attributes: the vocabularies, where they do not lie beside the weights.
+        origin: notes to write down with the folder.
+
+    Returns:
+        What :func:`describe` says of the new folder.
+
+    Raises:
+        InputError: there is no such file, or ``out`` is in use. WeightsError: the weights or vocabularies do not fit.
+    """
+    check_target(out)
+    files = _source_files(source, entry, objects, attributes)
+    files = replace(files, settings=merge(files.settings, {"name": name or (entry.name if entry else out.name)}))
+    weights = load_weights(files, {})
+    head = weights.config.head
+    names = {
+        "objects": read_names(files.objects, head.classes),
+        "attributes": read_names(files.attributes, head.attributes),
+    }
+    notes = {"file": source.name, "file_sha256": sha256_of(source)} | dict(origin or {})
+    _remove_leftovers(out)
+    temporary = temporary_path(out)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(weights.state, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / SETTINGS_NAME).write_text(_settings_text(weights, notes), encoding="utf-8")
+        for kind, lines in names.items():
+            if lines is not None:
+                (temporary / FILE_NAMES[kind][0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # safetensors makes files that only their owner may read.
+        shutil.copymode(temporary / SETTINGS_NAME, temporary / "model.safetensors")
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, out)
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {out}: {reason}", "choose another folder, or make room") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return _description(open_detector(out), weights)
+
+
+def check_target(out: Path) -> None:
+    """Says no to a folder that holds something already.
+
+    Raises:
+        InputError: ``out`` is a file or a folder that is not empty.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out} exists already", "choose another folder, or delete it first")
+
+
+def describe(files: DetectorFiles) -> dict[str, Any]:
+    """What a detector is, read from its own files: sizes, hashes, vocabularies; JSON-able.
+
+    Raises:
+        WeightsError, ConfigError: the detector could not be loaded either.
+    """
+    return _description(files, load_weights(files, {}))
+
+
+def _description(files: DetectorFiles, weights: Weights) -> dict[str, Any]:
+    config, head = weights.config, weights.config.head
+    names = {"objects": files.objects, "attributes": files.attributes}
+    counts = {"objects": head.classes, "attributes": head.attributes}
+    return {
+        "name": config.name,
+        "family": config.family,
+        "depth": 3 * sum(config.backbone.blocks) + 2,
+        "blocks": list(config.backbone.blocks),
+        "feature_width": config.feature_width,
+        "classes": head.classes,
+        "attributes": head.attributes,
+        "parameters": sum(value.numel() for value in weights.state.values()),
+        "input": {"short_side": config.input.short_side, "long_side": config.input.long_side},
+        "proposals": config.rpn.proposals,
+        "selection": config.selection.rule,
+        "weights_sha256": weights.sha256,
+        "file": str(files.weights) if files.weights else None,
+        "file_sha256": sha256_of(files.weights) if files.weights else None,
+        "file_bytes": files.weights.stat().st_size if files.weights else None,
+        "vocabularies": {kind: str(path) for kind, path in names.items() if read_names(path, counts[kind])},
+        "origin": dict(files.origin),
+    }
+
+
+def _source_files(source: Path, entry: Entry | None, objects: Path | None, attributes: Path | None) -> DetectorFiles:
+    if not source.is_file():
+        raise InputError(f"there is no weights file {source}", "check the path")
+    files = open_detector(source)
+    settings: Mapping[str, Any] = entry.settings if entry else {}
+    if (config := source.parent / CONFIG_NAME).is_file() and (found := read_hub_config(config)):
+        settings = merge(settings, found)
+    if entry and entry.sha256 not in (None, actual := sha256_of(source)):
+        raise WeightsError(
+            f"{source} has the checksum {actual}, but {entry.name} is {entry.sha256}", "get the file again"
+        )
+    return replace(
+        files,
+        source=entry.name if entry else files.source,
+        family=entry.family if entry else None,
+        settings=settings,
+        objects=objects or beside(source.parent, "objects"),
+        attributes=attributes or beside(source.parent, "attributes"),
+    )
+
+
+def _settings_text(weights: Weights, notes: Mapping[str, str]) -> str:
+    """``detector.yaml``: the family, and each setting that neither it nor the shapes of the weights show."""
+    config = weights.config
+    family = FAMILIES[config.family]
+    shapes = {name: tuple(value.shape) for name, value in weights.state.items()}
+    known = load_config(DetectorConfig, family.model_dump(), layout.architecture_of(shapes, family))
+    differences = _differences(known.model_dump(mode="json"), config.model_dump(mode="json"))
+    values = {"family": config.family, **differences, "sha256": weights.sha256, "origin": dict(notes)}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def _differences(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in other.items():
+        if isinstance(value, dict):
+            if inner := _differences(base[key], value):
+                found[key] = inner
+        elif value != base[key]:
+            found[key] = value
+    return found
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Removes what killed conversions to the same folder left behind on this machine."""
+    here = temporary_path(out).name.rpartition("-")[0]
+    for path in out.parent.glob(f"{glob.escape(here)}-*.tmp") if out.parent.is_dir() else ():
+        if is_temporary(path.name) and path.is_dir() and not in_use(path.name):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,164 @@
+"""``regionvlp weights``: the detectors that have a name, what a weights file holds, fetching and converting them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+
+PATH = click.Path(path_type=Path)
+NO_VOCABULARY = "none: regions are shown by number; give --objects and --attributes"
+
+
+@click.group("weights")
+def command() -> None:
+    """List, fetch, convert and describe detector weights."""
+
+
+@command.command("list")
+@json_option
+def list_command(json_path: str | None) -> None:
+    """Say which detectors have a name, whether they can be used here, and how they are come by."""
+    from rich.markup import escape
+
+    from regionvlp.extract.detector import default_weights_dir, weights_status
+    from regionvlp.extract.detector.catalogue import ENTRIES
+
+    rows = []
+    for status in weights_status(names=ENTRIES):
+        entry = ENTRIES[status["name"]]
+        fetching = "hub" if entry.hub else "bundled" if not entry.file_names else "by hand"
+        facts = {
+            "family": entry.family,
+            "licence": entry.licence,
+            "from": entry.where,
+            "fetched": "no" if entry.refused else fetching,
+            "file_names": list(entry.file_names),
+            "sha256": entry.sha256,
+        }
+        rows.append(status | facts)
+    console = console_for(json_path)
+    missing = {"hub": "not here: regionvlp weights fetch {name}", "by hand": "not here: by hand", "no": "not supported"}
+    for row in rows:
+        usable = row["where"] if row["usable"] else missing[row["fetched"]].format(name=row["name"])
+        console.print(f"[bold]{row['name']:<18}[/] {row['family']:<7} {escape(str(usable))}")
+        console.print(
+            f"    {row['what']}", f"    {row['from']}", f"    licence: {row['licence']}", sep="\n", markup=False
+        )
+    folder = default_weights_dir()
+    console.print(
+        f"weights folder: {folder}; with a file got by hand: regionvlp weights fetch NAME --from FILE", markup=False
+    )
+    write_json({"folder": str(folder), "detectors": rows}, json_path)
+
+
+@command.command("info")
+@click.argument("name_or_path", metavar="NAME|PATH")
+@json_option
+def info_command(name_or_path: str, json_path: str | None) -> None:
+    """Say what a detector's weights hold: family, depth, sizes, hashes, vocabularies. Nothing is fetched."""
+    from regionvlp.extract.detector import find_detector
+    from regionvlp.extract.detector.convert import describe
+
+    _show(describe(find_detector(name_or_path)), json_path)
+
+
+@command.command("fetch")
+@click.argument("name")
+@click.option("--from", "source", metavar="FILE|URL", help="A local file or a URL, instead of the Hugging Face hub.")
+@click.option("--objects", type=PATH, help="The object classes, one a line.")
+@click.option("--attributes", type=PATH, help="The attribute classes, one a line.")
+@json_option
+def fetch_command(
+    name: str, source: str | None, objects: Path | None, attributes: Path | None, json_path: str | None
+) -> None:
+    """Bring the named detector into the weights folder. What broke off goes on when the command is run again."""
+    from regionvlp.extract.detector import default_weights_dir
+    from regionvlp.extract.detector.catalogue import ENTRIES, TOY
+    from regionvlp.extract.detector.fetch import fetch
+    from regionvlp.extract.detector.registry import where_is
+
+    console = console_for(json_path)
+    folder = default_weights_dir()
+    if name in ENTRIES:
+        console.print(f"{name}: {ENTRIES[name].what}; licence: {ENTRIES[name].licence}", markup=False)
+        if name != TOY and source is None and (here := where_is(name, folder)):
+            console.print(f"it is already here: {here}", markup=False)
+    progress = _Progress(name)
+    description = fetch(name, folder, source=source, objects=objects, attributes=attributes, on_bytes=progress.on_bytes)
+    _show(description, json_path)
+
+
+@command.command("convert")
+@click.argument("file", type=PATH)
+@click.option("--out", required=True, type=PATH, help="The detector folder to make.")
+@click.option("--objects", type=PATH, help="The object classes, one a line.")
+@click.option("--attributes", type=PATH, help="The attribute classes, one a line.")
+@click.option("--name", help="What the detector calls itself; a name of 'weights list' brings its settings.")
+@json_option
+def convert_command(
+    file: Path, out: Path, objects: Path | None, attributes: Path | None, name: str | None, json_path: str | None
+) -> None:
+    """Make a detector folder of a .pkl, .pth, .bin or .safetensors FILE; code in a file is refused, never run."""
+    from regionvlp.extract.detector.catalogue import ENTRIES
+    from regionvlp.extract.detector.convert import convert
+
+    entry = ENTRIES.get(name) if name else None
+    _show(convert(file, out, entry=entry, name=name, objects=objects, attributes=attributes), json_path)
+
+
+class _Progress:
+    """A download's progress on standard error: a line every half minute, with rate and time left."""
+
+    EVERY = 30.0  # seconds
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def on_bytes(self, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._last = (now, done), now
+            if done:
+                click.echo(f"{self.name}: going on after {human_bytes(done)}", err=True)
+        if now - self._last >= self.EVERY:
+            self._last = now
+            click.echo(self._line(now, done, total), err=True)
+
+    def _line(self, now: float, done: int, total: int | None) -> str:
+        assert self._first is not None, "a line follows a beginning"
+        started, before = self._first
+        rate = (done - before) / max(now - started, 1e-9)
+        line = f"{self.name}: {human_bytes(done)}"
+        if total:
+            minutes, seconds = divmod(round((total - done) / max(rate, 1.0)), 60)
+            line += f" of {human_bytes(total)}, about {minutes}m{seconds:02d}s left"
+        return f"{line}, {human_bytes(rate)}/s"
+
+
+def _show(description: dict[str, Any], json_path: str | None) -> None:
+    size = description["file_bytes"]
+    shown = {
+        "name": description["name"],
+        "family": f"{description['family']}, ResNet-{description['depth']} {description['blocks']}",
+        "feature width": description["feature_width"],
+        "classes": f"{description['classes']:,} objects, {description['attributes']:,} attributes",
+        "parameters": f"{description['parameters']:,}",
+        "input": f"short side {description['input']['short_side']}, long side {description['input']['long_side']}",
+        "proposals": f"{description['proposals']}, selection {description['selection']}",
+        "weights sha256": description["weights_sha256"],
+        "file": f"{description['file']} ({human_bytes(size)})" if size else "drawn from a seed",
+        "file sha256": description["file_sha256"] or "-",
+        "vocabulary": ", ".join(description["vocabularies"].values()) or NO_VOCABULARY,
+        **{f"from: {key}": value for key, value in description["origin"].items()},
+    }
+    console = console_for(json_path)
+    for label, value in shown.items():
+        console.print(f"{label:<17} {value}", markup=False)
+    write_json(description, json_path)
