@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test lint types clean
 
 help:
-	@echo "make demo   render a few clips, extract them, and draw what was written (demo-out/report.html)"
+	@echo "make demo   render a small world, extract, train, measure, draw (demo-out/report.html)"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff"
 	@echo "make types  mypy, over a copy laid out as it is installed"

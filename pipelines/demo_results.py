@@ -104,7 +104,7 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
             "gallery": f"{full.metrics['gallery']} held-out clips",
             "pointing": f"how often the region that answers a noun most lies on its object; the regions allow "
             f"{full.grounding['ceiling']:.1f} %",
-            "checkpoint": str(full.checkpoint.path),
+            "model": "the full loss; its checkpoint is in the folder 'checkpoint' beside this page",
         },
         table=table,
         plots=_plots(results, out),

@@ -27,10 +27,23 @@ def inspect_command(shards: Path, json_path: str | None) -> None:
     summary = inspect(shards)
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for name, value in summary.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(name.replace("_", " "), shown)
+        if name == "detector":
+            value = ", ".join(str(value.get(key)) for key in ("name", "family", "weights") if value.get(key))[:72]
+        if value not in ({}, None):
+            table.add_row(name.replace("_", " "), _shown(name, value))
     console_for(json_path).print(table)
     write_json(summary, json_path)
+
+
+def _shown(name: str, value: object) -> str:
+    """A value of the summary as people read it."""
+    if name == "bytes":
+        return human_bytes(float(str(value)))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
 @command.command("verify")
@@ -50,7 +63,9 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
     console = console_for(json_path)
     for fault in faults:
         console.print(f"fault: {fault}", markup=False)
-    if not faults:
+    if faults:
+        console.print("to mend a shard: delete its receipt (shard-NNNNN.json) and run the same extraction again")
+    else:
         summary = inspect(shards)
         console.print(f"whole: {summary['videos']:,} videos, {summary['frames']:,} frames")
     write_json({"faults": [str(fault) for fault in faults]}, json_path)
