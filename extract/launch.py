@@ -77,6 +77,7 @@ def extract_folder(
         regions=settings.regions,
         selection=settings.selection,
         proposals=settings.proposals,
+        precision=settings.precision,
     )
     with DecodePool(
         config.video.workers,

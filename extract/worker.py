@@ -133,9 +133,7 @@ def _one_video(
     tally.seconds["decode_wait"] += decoded - started
     tally.seconds["detect"] += time.perf_counter() - decoded
     if video.packets_skipped or video.frames_decoded < video.frames_announced:
-        tally.partial.append(
-            Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped)
-        )
+        tally.partial.append(Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped))
     return regions
 
 

@@ -23,13 +23,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regionvlp.config import merge
-from regionvlp.errors import ConfigError, VideoError, WeightsError
+from regionvlp.errors import VideoError, WeightsError
+from regionvlp.extract.detector.execution import (
+    frames_at_once,
+    pick_device,
+    regions_at_once,
+)
 from regionvlp.extract.detector.head import object_probabilities
 from regionvlp.extract.detector.network import RegionNetwork
-from regionvlp.extract.detector.precision import exact_float32
+from regionvlp.extract.detector.precision import choose_types, exact_float32
 from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
 from regionvlp.extract.detector.registry import find_detector
 from regionvlp.extract.detector.resnet import Backbone
+from regionvlp.extract.detector.results import frame_regions, keep_all, no_regions
 from regionvlp.extract.detector.rpn import propose
 from regionvlp.extract.detector.selection import Selection, select
 from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
@@ -52,15 +58,18 @@ class RegionDetector:
         weights: Weights,
         *,
         device: str = "auto",
+        precision: str = "auto",
         object_names: list[str] | None = None,
         attribute_names: list[str] | None = None,
-        max_batch: int = 8,
-        chunk: int = 64,
+        max_batch: int | None = None,
+        chunk: int | None = None,
     ) -> None:
         self.config = weights.config
         self.device = pick_device(device)
         self.object_names, self.attribute_names = object_names, attribute_names
-        self.max_batch, self.chunk = max_batch, chunk
+        types = choose_types(precision, self.device, self.feature_width)
+        self.max_batch = max_batch or frames_at_once(self.device)
+        self.chunk = chunk or regions_at_once(self.config, types.res5, self.device)
         self._sha256 = weights.sha256
         state, anchors = anchors_of(weights.state)
         self.anchors = anchors.to(self.device)
@@ -69,6 +78,8 @@ class RegionDetector:
         self.network.load_state_dict(fold_norms(state), assign=True)
         self.network.eval().requires_grad_(False)
         self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.network.set_types(types)
+        self._overflow_checked = not types.reduced
 
     @classmethod
     def load(
@@ -81,7 +92,8 @@ class RegionDetector:
         proposals: int | None = None,
         overrides: Mapping[str, Any] | None = None,
         weights_dir: Path | None = None,
-        max_batch: int = 8,
+        precision: str = "auto",
+        max_batch: int | None = None,
     ) -> RegionDetector:
         """Loads a detector.
 
@@ -92,7 +104,8 @@ class RegionDetector:
             selection: ``public``, ``suppressed``, ``best_class`` or ``detections`` (see ``SelectionConfig``).
             overrides: nested values of any key of ``DetectorConfig``; the named arguments win over them.
             weights_dir: where ``vg-caffe`` is looked for (``$REGIONVLP_WEIGHTS``, else the user's cache).
-            max_batch: the most frames that run at once.
+            precision: ``auto``, ``float32``, ``fp16`` or ``bf16`` (see ``precision.choose_types``).
+            max_batch: the most frames that run at once; by default 8 on a CPU, 32 on CUDA.
 
         Raises:
             WeightsError: no such detector, no weights, or weights that do not fit.
@@ -112,6 +125,7 @@ class RegionDetector:
         return cls(
             weights,
             device=device,
+            precision=precision,
             object_names=_read_names(files.objects, head.classes),
             attribute_names=_read_names(files.attributes, head.attributes),
             max_batch=max_batch,
@@ -141,6 +155,7 @@ class RegionDetector:
             "classes": config.head.classes,
             "attributes": config.head.attributes,
             "feature_width": config.feature_width,
+            "precision": self.network.types.names(),
             "settings": hashlib.sha256(everything.encode()).hexdigest()[:16],
         }
 
@@ -192,7 +207,7 @@ class RegionDetector:
         height, width, _ = frames[0].shape
         resize = plan_resize(height, width, self.config.input)
         if min(resize.new_height, resize.new_width) < Backbone.SMALLEST_SIDE:
-            return [self._no_regions() for _ in frames]
+            return [no_regions(self.feature_width) for _ in frames]
         scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
         with exact_float32():
             images = torch.from_numpy(np.stack(frames)).to(self.device)
@@ -203,22 +218,23 @@ class RegionDetector:
             else:
                 original = list(given)
                 boxes = [(found * scale).to(self.device) for found in original]
-            return self._describe(res4, boxes, original, resize, keep_all=given is not None)
+            return self._describe(res4, boxes, original, resize, every=given is not None)
 
     def _propose(self, res4: Tensor, resize: Resize) -> list[tuple[Tensor, Tensor]]:
         objectness, deltas = self.network.rpn(res4)
         return propose(objectness, deltas, self.anchors, resize, self.config)
 
     def _describe(
-        self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, keep_all: bool
+        self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, every: bool
     ) -> list[FrameRegions]:
         """Runs the region head on ``boxes`` (resized pixels) and keeps what the selection keeps, or everything."""
         head, counts = self.network.roi_heads, [len(found) for found in boxes]
         features = head.features(res4, boxes, self.chunk)
+        self._check_overflow(res4, features)
         logits = head.class_logits(features)
         probabilities = torch.split(object_probabilities(logits, self.config).cpu(), counts)
-        if keep_all:
-            chosen = [_keep_all(b, p) for b, p in zip(original, probabilities, strict=True)]
+        if every:
+            chosen = [keep_all(b, p) for b, p in zip(original, probabilities, strict=True)]
         else:
             chosen = self._select(features, original, probabilities, resize)
         # Rows of the kept regions in the batch, so that the attribute head sees only them.
@@ -231,7 +247,18 @@ class RegionDetector:
             scores, ids = features.new_zeros(len(rows)), torch.full((len(rows),), -1)
         kept = [len(c.index) for c in chosen]
         columns = (torch.split(column.cpu(), kept) for column in (features, ids, scores))
-        return [_frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+        return [frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+
+    def _check_overflow(self, *values: Tensor) -> None:
+        """Once per detector: half precision is no use where the weights drive it past its largest number."""
+        if self._overflow_checked or not len(values[-1]):
+            return
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise WeightsError(
+                f"the features of detector '{self.config.name}' overflow in half precision",
+                "run with --set detector.precision=float32",
+            )
+        self._overflow_checked = True
 
     def _select(
         self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize
@@ -245,43 +272,6 @@ class RegionDetector:
         return [
             select(b, p, d, height, width, self.config) for b, p, d in zip(original, probabilities, deltas, strict=True)
         ]
-
-    def _no_regions(self) -> FrameRegions:
-        nothing = torch.zeros(0)
-        chosen = Selection(nothing.long(), nothing.reshape(0, 4), nothing, nothing.long())
-        return _frame_regions(chosen, nothing.reshape(0, self.feature_width), nothing, nothing)
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device here; the hint names those that there are.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    usable = ["cpu"]
-    if torch.cuda.is_available():
-        usable += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    if device not in usable:
-        raise ConfigError(f"there is no device '{device}' on this machine", f"use auto or one of: {', '.join(usable)}")
-    return torch.device(device)
-
-
-def _keep_all(boxes: Tensor, probabilities: Tensor) -> Selection:
-    scores, classes = probabilities.max(dim=1)
-    return Selection(torch.arange(len(boxes)), boxes, scores, classes)
-
-
-def _frame_regions(chosen: Selection, features: Tensor, attribute_ids: Tensor, scores: Tensor) -> FrameRegions:
-    return FrameRegions(
-        features=features.float().numpy(),
-        boxes=chosen.boxes.float().numpy(),
-        scores=chosen.scores.float().numpy(),
-        class_ids=chosen.class_ids.int().numpy(),
-        attribute_ids=attribute_ids.int().numpy(),
-        attribute_scores=scores.float().numpy(),
-    )
 
 
 def _read_names(path: Path | None, count: int) -> list[str] | None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.head import RegionHead
+from regionvlp.extract.detector.precision import StageTypes
 from regionvlp.extract.detector.resnet import Backbone
 from regionvlp.extract.detector.rpn import RPNHead
 
@@ -31,13 +32,22 @@ class RegionNetwork(nn.Module):
         self.backbone = Backbone(config.backbone)
         self.proposal_generator = ProposalGenerator(config)
         self.roi_heads = RegionHead(config)
+        self.types = StageTypes()
+
+    def set_types(self, types: StageTypes) -> None:
+        """Brings each stage's weights into its number format."""
+        self.types = types
+        self.backbone.to(types.backbone)
+        self.proposal_generator.rpn_head.conv.to(types.backbone)
+        self.roi_heads.res5.to(types.res5)
+        self.roi_heads.res5_type = types.res5
 
     def res4(self, images: Tensor) -> Tensor:
-        """[B, 3, h, w] float32 BGR minus the mean to [B, C/2, about h/16, about w/16]."""
-        found: Tensor = self.backbone(images)
+        """[B, 3, h, w] float32 BGR minus the mean to [B, C/2, about h/16, about w/16] in the backbone's type."""
+        found: Tensor = self.backbone(images.to(self.types.backbone))
         return found
 
     def rpn(self, res4: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw objectness [B, A or 2A, h, w] and box regressions [B, 4A, h, w]."""
+        """Raw objectness [B, A or 2A, h, w] and box regressions [B, 4A, h, w], float32."""
         objectness, deltas = self.proposal_generator.rpn_head(res4)
         return objectness, deltas
