@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +26,12 @@ from torch import Tensor
 from regionvlp.config import merge
 from regionvlp.errors import VideoError, WeightsError
 from regionvlp.extract.detector.execution import (
+    SMALLEST_CHUNK,
     frames_at_once,
+    is_out_of_memory,
     pick_device,
     regions_at_once,
+    to_device,
 )
 from regionvlp.extract.detector.head import object_probabilities
 from regionvlp.extract.detector.network import RegionNetwork
@@ -40,6 +44,8 @@ from regionvlp.extract.detector.rpn import propose
 from regionvlp.extract.detector.selection import Selection, select
 from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
 from regionvlp.regions import FrameRegions
+
+log = logging.getLogger(__name__)
 
 Frame = NDArray[np.uint8]
 
@@ -195,11 +201,33 @@ class RegionDetector:
             by_size[frame.shape].append(number)
         results: dict[int, FrameRegions] = {}
         for numbers in by_size.values():
-            for start in range(0, len(numbers), self.max_batch):
-                batch = numbers[start : start + self.max_batch]
+            while numbers:
+                batch = numbers[: self.max_batch]
                 boxes = [given[number] for number in batch] if given is not None else None
-                results.update(zip(batch, self._run_batch([frames[n] for n in batch], boxes), strict=True))
+                found = self._try_batch([frames[number] for number in batch], boxes)
+                if found is not None:
+                    results.update(zip(batch, found, strict=True))
+                    numbers = numbers[len(batch) :]
         return [results[number] for number in range(len(frames))]
+
+    def _try_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions] | None:
+        """Runs one batch; where memory runs out, halves the sizes for good and gives None: take a smaller batch."""
+        try:
+            return self._run_batch(frames, given)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or (len(frames) == 1 and self.chunk <= SMALLEST_CHUNK):
+                raise
+        # Past the handler nothing holds on to the tensors of the failed try.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.max_batch = (len(frames) + 1) // 2
+        self.chunk = max(self.chunk // 2, SMALLEST_CHUNK)
+        log.warning(
+            "out of memory: going on with %d frames and %d regions at a time (detector.batch=%d from the start saves "
+            "the failed tries)",
+            *(self.max_batch, self.chunk, self.max_batch),
+        )
+        return None
 
     @torch.inference_mode()
     def _run_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions]:
@@ -210,8 +238,8 @@ class RegionDetector:
             return [no_regions(self.feature_width) for _ in frames]
         scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
         with exact_float32():
-            images = torch.from_numpy(np.stack(frames)).to(self.device)
-            res4 = self.network.res4(preprocess(images, resize, self.config.input))
+            images = preprocess(to_device(torch.from_numpy(np.stack(frames)), self.device), resize, self.config.input)
+            res4 = self.network.res4(images)
             if given is None:
                 boxes = [found for found, _ in self._propose(res4, resize)]
                 original = [found.cpu() / scale for found in boxes]

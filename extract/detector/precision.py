@@ -64,9 +64,9 @@ def choose_types(precision: str, device: torch.device, width: int) -> StageTypes
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """AVX-512 bf16 or AMX (which implies it); torch has no public name for this before 2.10."""
+    """AVX-512 bf16, which AMX brings along; torch has no public name for this in all the releases that we support."""
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(asked and torch.backends.mkldnn.is_available() and asked())
+    return bool(asked and asked())
 
 
 def _switches() -> list[tuple[Any, str, Any]]:
