@@ -18,6 +18,7 @@ class DetectorSettings(Config):
     selection: str | None = None
     proposals: int | None = Field(None, ge=1, le=6000)
     precision: Literal["auto", "float32", "fp16", "bf16"] = "auto"
+    batch: int | None = Field(None, ge=1, le=1024)
 
 
 class VideoSettings(Config):

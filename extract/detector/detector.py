@@ -204,9 +204,9 @@ class RegionDetector:
             while numbers:
                 batch = numbers[: self.max_batch]
                 boxes = [given[number] for number in batch] if given is not None else None
-                found = self._try_batch([frames[number] for number in batch], boxes)
-                if found is not None:
-                    results.update(zip(batch, found, strict=True))
+                regions = self._try_batch([frames[number] for number in batch], boxes)
+                if regions is not None:
+                    results.update(zip(batch, regions, strict=True))
                     numbers = numbers[len(batch) :]
         return [results[number] for number in range(len(frames))]
 
