@@ -78,6 +78,7 @@ def extract_folder(
         selection=settings.selection,
         proposals=settings.proposals,
         precision=settings.precision,
+        compile=settings.compile,
         max_batch=settings.batch,
     )
     batch = detector.max_batch  # before a lack of memory may lower it: what is detected together must not depend on it

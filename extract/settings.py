@@ -19,6 +19,7 @@ class DetectorSettings(Config):
     proposals: int | None = Field(None, ge=1, le=6000)
     precision: Literal["auto", "float32", "fp16", "bf16"] = "auto"
     batch: int | None = Field(None, ge=1, le=1024)
+    compile: Literal["auto"] | bool = "auto"
 
 
 class VideoSettings(Config):

@@ -27,6 +27,7 @@ from regionvlp.config import merge
 from regionvlp.errors import VideoError, WeightsError
 from regionvlp.extract.detector.execution import (
     SMALLEST_CHUNK,
+    compile_res5,
     frames_at_once,
     is_out_of_memory,
     pick_device,
@@ -42,6 +43,8 @@ from regionvlp.extract.detector.resnet import Backbone
 from regionvlp.extract.detector.results import frame_regions, keep_all, no_regions
 from regionvlp.extract.detector.rpn import propose
 from regionvlp.extract.detector.selection import Selection, select
+from regionvlp.extract.detector.selection_batched import suppressed_at_once
+from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
 from regionvlp.regions import FrameRegions
 
@@ -65,6 +68,7 @@ class RegionDetector:
         *,
         device: str = "auto",
         precision: str = "auto",
+        compile: str | bool = "auto",
         object_names: list[str] | None = None,
         attribute_names: list[str] | None = None,
         max_batch: int | None = None,
@@ -86,6 +90,8 @@ class RegionDetector:
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.network.set_types(types)
         self._overflow_checked = not types.reduced
+        if compile is True or (compile == "auto" and self.device.type == "cuda"):
+            compile_res5(self.network.roi_heads, self.chunk, required=compile is True)
 
     @classmethod
     def load(
@@ -99,6 +105,7 @@ class RegionDetector:
         overrides: Mapping[str, Any] | None = None,
         weights_dir: Path | None = None,
         precision: str = "auto",
+        compile: str | bool = "auto",
         max_batch: int | None = None,
     ) -> RegionDetector:
         """Loads a detector.
@@ -111,6 +118,7 @@ class RegionDetector:
             overrides: nested values of any key of ``DetectorConfig``; the named arguments win over them.
             weights_dir: where ``vg-caffe`` is looked for (``$REGIONVLP_WEIGHTS``, else the user's cache).
             precision: ``auto``, ``float32``, ``fp16`` or ``bf16`` (see ``precision.choose_types``).
+            compile: whether ``torch.compile`` makes res5 faster; ``auto`` tries it on CUDA.
             max_batch: the most frames that run at once; by default 8 on a CPU, 32 on CUDA.
 
         Raises:
@@ -132,8 +140,9 @@ class RegionDetector:
             weights,
             device=device,
             precision=precision,
-            object_names=_read_names(files.objects, head.classes),
-            attribute_names=_read_names(files.attributes, head.attributes),
+            compile=compile,
+            object_names=read_names(files.objects, head.classes),
+            attribute_names=read_names(files.attributes, head.attributes),
             max_batch=max_batch,
         )
 
@@ -238,8 +247,10 @@ class RegionDetector:
             return [no_regions(self.feature_width) for _ in frames]
         scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
         with exact_float32():
-            images = preprocess(to_device(torch.from_numpy(np.stack(frames)), self.device), resize, self.config.input)
-            res4 = self.network.res4(images)
+            images = torch.from_numpy(np.stack(frames))
+            if self.config.input.resample != "pillow_uint8":  # Pillow works in main memory
+                images = to_device(images, self.device)
+            res4 = self.network.res4(preprocess(images, resize, self.config.input).to(self.device))
             if given is None:
                 boxes = [found for found, _ in self._propose(res4, resize)]
                 original = [found.cpu() / scale for found in boxes]
@@ -260,9 +271,9 @@ class RegionDetector:
         features = head.features(res4, boxes, self.chunk)
         self._check_overflow(res4, features)
         logits = head.class_logits(features)
-        probabilities = torch.split(object_probabilities(logits, self.config).cpu(), counts)
+        probabilities = torch.split(object_probabilities(logits, self.config), counts)
         if every:
-            chosen = [keep_all(b, p) for b, p in zip(original, probabilities, strict=True)]
+            chosen = [keep_all(b, p.cpu()) for b, p in zip(original, probabilities, strict=True)]
         else:
             chosen = self._select(features, original, probabilities, resize)
         # Rows of the kept regions in the batch, so that the attribute head sees only them.
@@ -291,27 +302,17 @@ class RegionDetector:
     def _select(
         self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize
     ) -> list[Selection]:
-        counts = [len(found) for found in original]
+        rule, counts = self.config.selection, [len(found) for found in original]
         deltas: list[Tensor | None] = [None] * len(counts)
-        if self.config.selection.boxes == "regressed":
+        suppressed: list[Tensor | None] = [None] * len(counts)
+        if rule.boxes == "regressed":
             deltas = list(torch.split(self.network.roi_heads.box_deltas(features).cpu(), counts))
+        elif self.device.type == "cuda":
+            boxes = [found.to(self.device) for found in original]
+            suppressed = list(suppressed_at_once(boxes, probabilities, rule.nms[0], self.config.boxes))
+        if suppressed[0] is None:
+            probabilities = [found.cpu() for found in probabilities]
         # The frame as the network saw it, taken back to original pixels: MILVLG clips there.
         height, width = resize.new_height / resize.scale_y, resize.new_width / resize.scale_x
-        return [
-            select(b, p, d, height, width, self.config) for b, p, d in zip(original, probabilities, deltas, strict=True)
-        ]
-
-
-def _read_names(path: Path | None, count: int) -> list[str] | None:
-    """The lines of a vocabulary, which must be as many as the detector has classes."""
-    if path is None:
-        return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"cannot read the vocabulary {path}: {error}", "expected one class a line") from None
-    if len(names) != count:
-        raise WeightsError(
-            f"{path} names {len(names)} classes, but the weights have {count}", "give the vocabulary of these weights"
-        )
-    return names
+        frames = zip(original, probabilities, deltas, suppressed, strict=True)
+        return [select(b, p, d, height, width, self.config, s) for b, p, d, s in frames]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from regionvlp.errors import ConfigError
 from regionvlp.extract.detector.config import DetectorConfig
+from regionvlp.extract.detector.head import RegionHead
+
+log = logging.getLogger(__name__)
 
 SMALLEST_CHUNK = 8
 # What the activations of one chunk of regions may take: at full size 64 regions in float32 and 128 in bf16 on a CPU,
@@ -53,6 +58,27 @@ def to_device(frames: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return frames.pin_memory().to(device, non_blocking=True)
     return frames.to(device)
+
+
+@torch.inference_mode()
+def compile_res5(head: RegionHead, chunk: int, *, required: bool) -> None:
+    """Compiles res5 for chunks of one size and runs it once; where that fails, res5 stays as it is.
+
+    Raises:
+        ConfigError: it fails although it is ``required``.
+    """
+    weight, side = next(head.res5.parameters()), head.config.head.pool_size
+    regions = weight.new_zeros((chunk, head.config.feature_width // 2, side, side))
+    compiled = torch.compile(head.res5.forward, dynamic=False)
+    try:
+        compiled(regions.to(memory_format=torch.channels_last))
+    except Exception as error:  # no compiler, no Triton, an unknown device: each backend has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        if required:
+            raise ConfigError(f"torch.compile fails here: {reason}", "set detector.compile=off") from None
+        log.warning("torch.compile fails here (%s); going on without", reason)
+        return
+    head.compiled_res5 = compiled
 
 
 def is_out_of_memory(error: BaseException) -> bool:
