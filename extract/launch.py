@@ -79,6 +79,7 @@ def extract_folder(
         proposals=settings.proposals,
         precision=settings.precision,
         compile=settings.compile,
+        backend=settings.backend,
         max_batch=settings.batch,
     )
     batch = detector.max_batch  # before a lack of memory may lower it: what is detected together must not depend on it

@@ -20,6 +20,7 @@ class DetectorSettings(Config):
     precision: Literal["auto", "float32", "fp16", "bf16"] = "auto"
     batch: int | None = Field(None, ge=1, le=1024)
     compile: Literal["auto"] | bool = "auto"
+    backend: Literal["native", "detectron2"] = "native"
 
 
 class VideoSettings(Config):

@@ -10,8 +10,6 @@ One batch runs through ``preprocess``, ``RegionNetwork.res4``, ``RegionNetwork.r
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regionvlp.config import merge
-from regionvlp.errors import VideoError, WeightsError
+from regionvlp.errors import ConfigError, VideoError
 from regionvlp.extract.detector.execution import (
     SMALLEST_CHUNK,
     compile_res5,
@@ -35,17 +33,16 @@ from regionvlp.extract.detector.execution import (
     to_device,
 )
 from regionvlp.extract.detector.head import object_probabilities
-from regionvlp.extract.detector.network import RegionNetwork
-from regionvlp.extract.detector.precision import choose_types, exact_float32
+from regionvlp.extract.detector.network import build_network
+from regionvlp.extract.detector.precision import check_overflow, choose_types, exact_float32
 from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
 from regionvlp.extract.detector.registry import find_detector
 from regionvlp.extract.detector.resnet import Backbone
 from regionvlp.extract.detector.results import frame_regions, keep_all, no_regions
-from regionvlp.extract.detector.rpn import propose
 from regionvlp.extract.detector.selection import Selection, select
 from regionvlp.extract.detector.selection_batched import suppressed_at_once
 from regionvlp.extract.detector.vocabulary import read_names
-from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
+from regionvlp.extract.detector.weights import Weights, load_weights
 from regionvlp.regions import FrameRegions
 
 log = logging.getLogger(__name__)
@@ -69,6 +66,7 @@ class RegionDetector:
         device: str = "auto",
         precision: str = "auto",
         compile: str | bool = "auto",
+        backend: str = "native",
         object_names: list[str] | None = None,
         attribute_names: list[str] | None = None,
         max_batch: int | None = None,
@@ -77,16 +75,15 @@ class RegionDetector:
         self.config = weights.config
         self.device = pick_device(device)
         self.object_names, self.attribute_names = object_names, attribute_names
-        types = choose_types(precision, self.device, self.feature_width)
+        if backend == "detectron2" and precision not in ("auto", "float32"):
+            raise ConfigError("the detectron2 backend runs in float32 alone", "use detector.precision=float32")
+        types = choose_types("float32" if backend == "detectron2" else precision, self.device, self.feature_width)
         self.max_batch = max_batch or frames_at_once(self.device)
         self.chunk = chunk or regions_at_once(self.config, types.res5, self.device)
-        self._sha256 = weights.sha256
-        state, anchors = anchors_of(weights.state)
+        self._weights_identity = weights.identity()
+        self.backend = backend
+        self.network, anchors = build_network(weights, backend)
         self.anchors = anchors.to(self.device)
-        with torch.device("meta"):
-            self.network = RegionNetwork(self.config)
-        self.network.load_state_dict(fold_norms(state), assign=True)
-        self.network.eval().requires_grad_(False)
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.network.set_types(types)
         self._overflow_checked = not types.reduced
@@ -106,6 +103,7 @@ class RegionDetector:
         weights_dir: Path | None = None,
         precision: str = "auto",
         compile: str | bool = "auto",
+        backend: str = "native",
         max_batch: int | None = None,
     ) -> RegionDetector:
         """Loads a detector.
@@ -119,6 +117,7 @@ class RegionDetector:
             weights_dir: where ``vg-caffe`` is looked for (``$REGIONVLP_WEIGHTS``, else the user's cache).
             precision: ``auto``, ``float32``, ``fp16`` or ``bf16`` (see ``precision.choose_types``).
             compile: whether ``torch.compile`` makes res5 faster; ``auto`` tries it on CUDA.
+            backend: ``native``, or ``detectron2`` where that can be imported.
             max_batch: the most frames that run at once; by default 8 on a CPU, 32 on CUDA.
 
         Raises:
@@ -141,6 +140,7 @@ class RegionDetector:
             device=device,
             precision=precision,
             compile=compile,
+            backend=backend,
             object_names=read_names(files.objects, head.classes),
             attribute_names=read_names(files.attributes, head.attributes),
             max_batch=max_batch,
@@ -156,23 +156,7 @@ class RegionDetector:
 
         The settings that people ask about stand by themselves; ``settings`` is a digest of all of them.
         """
-        config = self.config
-        everything = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-        return {
-            "name": config.name,
-            "family": config.family,
-            "weights": self._sha256,
-            "input": config.input.model_dump(mode="json"),
-            "proposals": config.rpn.proposals,
-            "regions": config.selection.regions,
-            "selection": config.selection.model_dump(mode="json"),
-            "boxes": config.selection.boxes,
-            "classes": config.head.classes,
-            "attributes": config.head.attributes,
-            "feature_width": config.feature_width,
-            "precision": self.network.types.names(),
-            "settings": hashlib.sha256(everything.encode()).hexdigest()[:16],
-        }
+        return {**self._weights_identity, "backend": self.backend, "precision": self.network.types.names()}
 
     def detect(self, frames: Sequence[Frame]) -> list[FrameRegions]:
         """Finds the regions of each frame.
@@ -252,16 +236,12 @@ class RegionDetector:
                 images = to_device(images, self.device)
             res4 = self.network.res4(preprocess(images, resize, self.config.input).to(self.device))
             if given is None:
-                boxes = [found for found, _ in self._propose(res4, resize)]
+                boxes = [found for found, _ in self.network.propose(res4, resize, self.anchors)]
                 original = [found.cpu() / scale for found in boxes]
             else:
                 original = list(given)
                 boxes = [(found * scale).to(self.device) for found in original]
             return self._describe(res4, boxes, original, resize, every=given is not None)
-
-    def _propose(self, res4: Tensor, resize: Resize) -> list[tuple[Tensor, Tensor]]:
-        objectness, deltas = self.network.rpn(res4)
-        return propose(objectness, deltas, self.anchors, resize, self.config)
 
     def _describe(
         self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, every: bool
@@ -269,7 +249,9 @@ class RegionDetector:
         """Runs the region head on ``boxes`` (resized pixels) and keeps what the selection keeps, or everything."""
         head, counts = self.network.roi_heads, [len(found) for found in boxes]
         features = head.features(res4, boxes, self.chunk)
-        self._check_overflow(res4, features)
+        if not self._overflow_checked and len(features):
+            check_overflow(self.config.name, res4, features)
+            self._overflow_checked = True
         logits = head.class_logits(features)
         probabilities = torch.split(object_probabilities(logits, self.config), counts)
         if every:
@@ -287,17 +269,6 @@ class RegionDetector:
         kept = [len(c.index) for c in chosen]
         columns = (torch.split(column.cpu(), kept) for column in (features, ids, scores))
         return [frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
-
-    def _check_overflow(self, *values: Tensor) -> None:
-        """Once per detector: half precision is no use where the weights drive it past its largest number."""
-        if self._overflow_checked or not len(values[-1]):
-            return
-        if not all(bool(value.isfinite().all()) for value in values):
-            raise WeightsError(
-                f"the features of detector '{self.config.name}' overflow in half precision",
-                "run with --set detector.precision=float32",
-            )
-        self._overflow_checked = True
 
     def _select(
         self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.backends import cuda, cudnn
 
-from regionvlp.errors import ConfigError
+from regionvlp.errors import ConfigError, WeightsError
 
 PRECISIONS = ("auto", "float32", "fp16", "bf16")
 _WIDE = 1024
@@ -67,6 +67,18 @@ def _cpu_multiplies_bf16() -> bool:
     """AVX-512 bf16, which AMX brings along; torch has no public name for this in all the releases that we support."""
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(asked and asked())
+
+
+def check_overflow(name: str, *values: torch.Tensor) -> None:
+    """Half precision is no use where a detector's weights drive it past its largest number: done once, it says so.
+
+    Raises:
+        WeightsError: a value is infinite or no number.
+    """
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise WeightsError(
+            f"the features of detector '{name}' overflow in half precision", "run with --set detector.precision=float32"
+        )
 
 
 def _switches() -> list[tuple[Any, str, Any]]:
