@@ -5,6 +5,7 @@ In: a size. Out: ``{"device", "rows", "ratios"}``. Weights are random, since the
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import resource
 import tempfile
@@ -39,6 +40,7 @@ from regionvlp.shards import Manifest, ShardWriter
 from regionvlp.video import read_frames
 
 T = TypeVar("T")
+ROUNDS = 2
 
 
 @click.command("extract")
@@ -55,7 +57,8 @@ def command(
     """Time the detector stage by stage and against the same network run image by image in float32.
 
     The baseline has the default memory layout, norms that are not folded, and one NMS call per object class. It runs
-    one frame; decoding and writing count for both.
+    one frame; decoding and writing count for both. Where detectron2 is installed, the same network through its modules
+    is a second baseline.
     """
     height, width = _parse_size(size)
     overrides = {"rpn": {"proposals": proposals}}
@@ -78,7 +81,7 @@ class _Bench:
     """One run: fills ``rows`` and ``ratios``."""
 
     def __init__(self, weights: Weights, device: str, precision: str) -> None:
-        self.device = pick_device(device)
+        self.weights, self.device = weights, pick_device(device)
         self.detector = RegionDetector(weights, device=device, precision=precision)
         self.baseline = ImageByImage(weights, self.device)
         self.rows: list[dict[str, Any]] = []
@@ -92,17 +95,22 @@ class _Bench:
         if self.device.type == "cuda":  # kernels are chosen and memory is taken at first use
             self.detector.detect(frames)
             self.baseline.regions(self.on_device(frames[0]))
-        detect, found = self.clock(lambda: self.detector.detect(frames))
+        self.row("decode", count / decode, "frames/s")
+        self.stages(frames)
+        self.memory()
+        pixels = self.on_device(frames[0])
+        detect = slow = float("inf")
+        for _ in range(ROUNDS):  # in turns, the best of each: what else the machine does falls on both
+            seconds, found = self.clock(lambda: self.detector.detect(frames))
+            detect = min(detect, seconds)
+            seconds, (boxes, probabilities) = self.clock(lambda: self.baseline.regions(pixels))
+            slow = min(slow, seconds)
         write, _ = self.clock(lambda: self.write(folder / "shards", found, height, width))
         ours = (decode + detect + write) / count
         self.row("end_to_end", 1 / ours, "frames/s")
-        self.row("decode", count / decode, "frames/s")
-        self.stages(frames)
         self.row("write", count / write, "frames/s")
         self.cost(1 / ours, height, width)
-        self.memory()
 
-        slow, (boxes, probabilities) = self.clock(lambda: self.baseline.regions(self.on_device(frames[0])))
         rule, convention = self.detector.config.selection, self.detector.config.boxes
         box, probability = boxes.cpu(), probabilities.cpu()
         loop, _ = self.clock(lambda: scores_class_by_class(box, probability, rule.nms[0], convention))
@@ -110,6 +118,12 @@ class _Bench:
         self.row("baseline", 1 / theirs, "frames/s")
         self.row("baseline_selection", 1 / loop, "frames/s")
         self.ratios["extract_speed"] = theirs / ours
+        if importlib.util.find_spec("detectron2"):
+            other = RegionDetector(self.weights, device=str(self.device), backend="detectron2", max_batch=1)
+            seconds, _ = self.clock(lambda: other.detect(frames[:1]))
+            theirs = (decode + write) / count + seconds
+            self.row("detectron2", 1 / theirs, "frames/s")
+            self.ratios["extract_speed_detectron2"] = theirs / ours
         # Both of the very same boxes and probabilities.
         walk, _ = self.clock(lambda: self.choose([box], [probability], height, width))
         self.ratios["selection_speed"] = loop / walk

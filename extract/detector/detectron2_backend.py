@@ -46,7 +46,7 @@ def build_detectron2(config: DetectorConfig, state: Mapping[str, Tensor], anchor
     missing, _ = network.load_state_dict(_renamed(state), strict=False)
     assert not missing, f"not in the weights: {missing[:3]}"
     if network.stock_rpn is not None:
-        network.stock_rpn.anchor_generator.cell_anchors[0].copy_(anchors)
+        next(iter(network.stock_rpn.anchor_generator.cell_anchors)).copy_(anchors)
     return network
 
 

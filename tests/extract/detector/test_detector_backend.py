@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from regionvlp.errors import ConfigError
 from regionvlp.extract.detector import FAMILIES, RegionDetector
 from regionvlp.extract.detector.config import DetectorConfig
+from regionvlp.extract.detector.detectron2_backend import is_stock
 from regionvlp.extract.detector.random_weights import random_state
 
 Picture = Callable[..., NDArray[np.uint8]]
@@ -26,7 +27,8 @@ def load(tiny_config: Callable[..., DetectorConfig], tmp_path: Path) -> Callable
     """A detector of any family with random weights, the blocks of a ResNet-50 and few channels."""
 
     def make(family: str, **how: object) -> RegionDetector:
-        config = tiny_config(family, backbone={"blocks": [3, 4, 6, 3]})
+        smallest = {"min_side": FAMILIES[family].rpn.min_side / 4}
+        config = tiny_config(family, backbone={"blocks": [3, 4, 6, 3]}, rpn=smallest)
         state = {name: torch.from_numpy(value) for name, value in random_state(config, seed=3).items()}
         save_file(state, tmp_path / "model.safetensors")
         (tmp_path / "detector.yaml").write_text(f"family: {family}\n")
@@ -40,6 +42,7 @@ def load(tiny_config: Callable[..., DetectorConfig], tmp_path: Path) -> Callable
 def test_both_backends_find_the_same(family: str, load: Callable[..., RegionDetector], picture: Picture) -> None:
     native, stock = (load(family, precision="float32", backend=backend) for backend in ("native", "detectron2"))
     assert native.identity() != stock.identity()
+    assert is_stock(stock.config) == (family != "caffe")
     frames = [picture(0), picture(1)]
     found = native.detect(frames)
     for ours, theirs in zip(found, stock.detect(frames), strict=True):
