@@ -88,7 +88,12 @@ def extract_folder(
         regions=settings.regions,
         selection=settings.selection,
         proposals=settings.proposals,
+        precision=settings.precision,
+        compile=settings.compile,
+        backend=settings.backend,
+        max_batch=settings.batch,
     )
+    batch = detector.max_batch  # before a lack of memory may lower it: what is detected together must not depend on it
     with ExitStack() as stack:
         pool = stack.enter_context(
             DecodePool(
@@ -127,7 +132,15 @@ def extract_folder(
         for number in todo:
             rows = plan.rows(number)
             receipt = process_shard(
-                out, number, rows, files, manifest=manifest, detector=detector, pool=pool, on_video=on_video
+                out,
+                number,
+                rows,
+                files,
+                manifest=manifest,
+                detector=detector,
+                pool=pool,
+                batch=batch,
+                on_video=on_video,
             )
             new_frames += receipt.frames
     status = folder_status(out)

@@ -17,6 +17,10 @@ class DetectorSettings(Config):
     regions: int = Field(30, ge=1, le=300)
     selection: str | None = None
     proposals: int | None = Field(None, ge=1, le=6000)
+    precision: Literal["auto", "float32", "fp16", "bf16"] = "auto"
+    batch: int | None = Field(None, ge=1, le=1024)
+    compile: Literal["auto"] | bool = "auto"
+    backend: Literal["native", "detectron2"] = "native"
 
 
 class VideoSettings(Config):

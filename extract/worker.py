@@ -1,7 +1,8 @@
 """One shard, from video files to a finished shard file with its receipt: the unit that every launcher calls.
 
-Videos are decoded ahead in child processes while the detector works on the one before; they are written in plan
-order, so the same videos and settings give the same file whatever the timing was.
+Videos are decoded ahead in child processes while the detector works on those before. Consecutive videos are detected
+together, so that their frames of equal size fill a batch; which ones depends on the plan and their frames alone, and
+they are written in plan order, so the same videos and settings give the same file whatever the timing was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # What every working detector takes: whoever fails on this is broken itself.
 PROBE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+# How a detector fails on a frame that it cannot take; anything else ends the run.
+DETECTOR_ERRORS = (RuntimeError, ValueError, MemoryError)
 
 
 @dataclass
@@ -48,6 +52,7 @@ def process_shard(
     manifest: Manifest,
     detector: RegionDetector,
     pool: DecodePool,
+    batch: int,
     on_video: Callable[[int], None] = lambda frames: None,
 ) -> Receipt:
     """Decodes, detects and writes one shard.
@@ -60,6 +65,7 @@ def process_shard(
         manifest: frames, regions, format and dtype of the folder.
         detector: finds the regions.
         pool: decodes the videos.
+        batch: frames that are detected together, of several videos where one has fewer.
         on_video: called after each video with the number of frames written (0 for a failure).
 
     Returns:
@@ -69,95 +75,164 @@ def process_shard(
         RuntimeError: the detector is broken (a lost device, say); nothing of the shard is left behind.
         ShardError: the shard could not be written; nothing of it is left behind.
     """
-    tally = ShardTally()
+    shard = _Shard(manifest, detector)
     with ShardWriter(folder, number, manifest) as writer:
-        for row, decoding in _decode_ahead(rows, files, pool, manifest.frames):
-            try:
-                regions = _one_video(row.video_id, decoding, detector, manifest, tally)
-            except VideoError as error:
-                tally.failures.append(_failure(row.video_id, error))
-                on_video(0)
-                continue
-            started = time.perf_counter()
-            writer.add(regions)
-            tally.seconds["write"] += time.perf_counter() - started
-            on_video(regions.num_frames)
+        decoded = _decode_ahead(rows, files, pool, manifest.frames, batch, shard.tally)
+        for group in _groups(decoded, batch):
+            for outcome in shard.detect(group):
+                frames = 0
+                if isinstance(outcome, VideoRegions):
+                    started = time.perf_counter()
+                    writer.add(outcome)
+                    shard.tally.seconds["write"] += time.perf_counter() - started
+                    frames = outcome.num_frames
+                else:
+                    shard.tally.failures.append(outcome)
+                on_video(frames)
         return writer.finish(
-            failures=tally.failures,
-            partial=tally.partial,
-            timings={name: round(seconds, 3) for name, seconds in tally.seconds.items()},
+            failures=shard.tally.failures,
+            partial=shard.tally.partial,
+            timings={name: round(seconds, 3) for name, seconds in shard.tally.seconds.items()},
         )
 
 
 def _decode_ahead(
-    rows: Sequence[PlanRow], files: dict[str, Path], pool: DecodePool, frames: int
-) -> Iterator[tuple[PlanRow, Future[DecodedVideo] | None]]:
-    """Yields each row with its decoding under way, keeping a few videos more than there are decoders in flight."""
+    rows: Sequence[PlanRow], files: dict[str, Path], pool: DecodePool, frames: int, batch: int, tally: ShardTally
+) -> Iterator[_Decoded]:
+    """Yields each row with its frames or its failure; enough are under way to keep the decoders and a batch busy."""
     ahead: deque[tuple[PlanRow, Future[DecodedVideo] | None]] = deque()
-    for row in rows:
-        path = files.get(row.video_id)
-        ahead.append((row, pool.submit(path, frames) if path else None))
-        if len(ahead) > pool.workers + 1:
-            yield ahead.popleft()
-    yield from ahead
+    left = iter(rows)
+    most = pool.workers + 1 + batch // frames
+    while True:
+        for row in islice(left, most - len(ahead)):
+            path = files.get(row.video_id)
+            ahead.append((row, pool.submit(path, frames) if path else None))
+        if not ahead:
+            return
+        row, decoding = ahead.popleft()
+        started = time.perf_counter()
+        decoded = _Decoded(row.video_id, _frames_of(decoding))
+        tally.seconds["decode_wait"] += time.perf_counter() - started
+        yield decoded
 
 
-def _one_video(
-    video_id: str,
-    decoding: Future[DecodedVideo] | None,
-    detector: RegionDetector,
-    manifest: Manifest,
-    tally: ShardTally,
-) -> VideoRegions:
+def _frames_of(decoding: Future[DecodedVideo] | None) -> DecodedVideo | VideoError:
     if decoding is None:
-        raise VideoError("planned, but no longer in the folder", stage="open", reason="missing-file", transient=True)
-    started = time.perf_counter()
-    video = decoding.result()
-    decoded = time.perf_counter()
-    regions = VideoRegions.from_frames(
-        video_id,
-        _detect(detector, video.frames),
-        frame_index=video.frame_index,
-        frame_time=video.frame_time,
-        image_size=[(frame.shape[0], frame.shape[1]) for frame in video.frames],
-        slots=manifest.regions,
-        dtype=manifest.dtype,
-    )
-    if problem := find_problem(regions):
-        raise VideoError(problem, stage="detect", reason="bad-numbers")
-    tally.seconds["decode_wait"] += decoded - started
-    tally.seconds["detect"] += time.perf_counter() - decoded
-    if video.packets_skipped or video.frames_decoded < video.frames_announced:
-        tally.partial.append(Partial(video_id, video.frames_announced, video.frames_decoded, video.packets_skipped))
-    return regions
-
-
-def _detect(detector: RegionDetector, frames: list[NDArray[np.uint8]]) -> list[FrameRegions]:
-    """The regions of a video's frames; what the detector cannot take becomes a :class:`VideoError`.
-
-    Raises:
-        RuntimeError, ValueError, MemoryError: the detector is broken, so a row about this video would be untrue.
-    """
+        return VideoError("planned, but no longer in the folder", stage="open", reason="missing-file", transient=True)
     try:
-        return detector.detect(frames)
-    except (RuntimeError, ValueError, MemoryError) as error:
+        return decoding.result()
+    except VideoError as error:
+        return error
+
+
+def _groups(videos: Iterator[_Decoded], batch: int) -> Iterator[list[_Decoded]]:
+    """Consecutive videos with at most ``batch`` frames together; one with more stands alone."""
+    group: list[_Decoded] = []
+    frames = 0
+    for video in videos:
+        if group and frames + len(video.frames) > batch:
+            yield group
+            group, frames = [], 0
+        group.append(video)
+        frames += len(video.frames)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A video with its frames, or with what kept them from being read."""
+
+    video_id: str
+    result: DecodedVideo | VideoError
+
+    @property
+    def frames(self) -> Sequence[NDArray[np.uint8]]:
+        return () if isinstance(self.result, VideoError) else self.result.frames
+
+
+class _Shard:
+    """The detection of one shard's videos and the tally of it."""
+
+    def __init__(self, manifest: Manifest, detector: RegionDetector) -> None:
+        self.manifest, self.detector = manifest, detector
+        self.tally = ShardTally()
+
+    def detect(self, group: Sequence[_Decoded]) -> Iterator[VideoRegions | Failure]:
+        """What became of each video of the group, in order."""
+        shared = self._together(group)
+        for video in group:
+            try:
+                yield self._one(video, shared)
+            except VideoError as error:
+                yield _failure(video.video_id, error)
+
+    def _together(self, group: Sequence[_Decoded]) -> Iterator[FrameRegions] | None:
+        """The regions of all frames of the group; None where that fails or is one video's: it is tried by itself.
+
+        An error of one video would be the whole group's, so each gets its own try and its own row.
+        """
+        if sum(1 for video in group if video.frames) < 2:
+            return None
         try:
-            detector.detect([PROBE])
-        except (RuntimeError, ValueError, MemoryError):
-            raise error from None
-        text = f"{type(error).__name__}: {error}"
-        out_of_memory = isinstance(error, MemoryError) or "out of memory" in text.lower()
-        reason = "out-of-memory" if out_of_memory else "detector-error"
-        raise VideoError(text, stage="detect", reason=reason, transient=out_of_memory) from error
+            return iter(self._run([frame for video in group for frame in video.frames]))
+        except (VideoError, *DETECTOR_ERRORS):
+            return None
+
+    def _alone(self, frames: Sequence[NDArray[np.uint8]]) -> list[FrameRegions]:
+        """The regions of one video's frames; what the detector cannot take becomes a :class:`VideoError`.
+
+        Raises:
+            RuntimeError, ValueError, MemoryError: the detector is broken, so a row about this video would be untrue.
+        """
+        try:
+            return self._run(frames)
+        except DETECTOR_ERRORS as error:
+            try:
+                self._run([PROBE])
+            except DETECTOR_ERRORS:
+                raise error from None
+            text = f"{type(error).__name__}: {error}"
+            out_of_memory = isinstance(error, MemoryError) or "out of memory" in text.lower()
+            reason = "out-of-memory" if out_of_memory else "detector-error"
+            raise VideoError(text, stage="detect", reason=reason, transient=out_of_memory) from error
+
+    def _run(self, frames: Sequence[NDArray[np.uint8]]) -> list[FrameRegions]:
+        started = time.perf_counter()
+        try:
+            return self.detector.detect(frames)
+        finally:
+            self.tally.seconds["detect"] += time.perf_counter() - started
+
+    def _one(self, video: _Decoded, shared: Iterator[FrameRegions] | None) -> VideoRegions:
+        decoded = video.result
+        if isinstance(decoded, VideoError):
+            raise decoded
+        found = list(islice(shared, len(decoded.frames))) if shared else self._alone(decoded.frames)
+        regions = VideoRegions.from_frames(
+            video.video_id,
+            found,
+            frame_index=decoded.frame_index,
+            frame_time=decoded.frame_time,
+            image_size=[(frame.shape[0], frame.shape[1]) for frame in decoded.frames],
+            slots=self.manifest.regions,
+            dtype=self.manifest.dtype,
+        )
+        if problem := find_problem(regions):
+            raise VideoError(problem, stage="detect", reason="bad-numbers")
+        if decoded.packets_skipped or decoded.frames_decoded < decoded.frames_announced:
+            self.tally.partial.append(
+                Partial(video.video_id, decoded.frames_announced, decoded.frames_decoded, decoded.packets_skipped)
+            )
+        return regions
 
 
 def _failure(video_id: str, error: VideoError) -> Failure:
-    cause = error.__cause__ or error
     return Failure(
         video_id=video_id,
         stage=error.stage,
         reason=error.reason,
-        error=type(cause).__name__,
+        error=type(error.__cause__ or error).__name__,
         message=error.message,
         attempt=1,
         transient=error.transient,

@@ -22,6 +22,7 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "bench": ("regionvlp.pipelines.bench", "Measure parts of regionvlp against a named baseline."),
     "demo": ("regionvlp.pipelines.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),

@@ -10,8 +10,7 @@ One batch runs through ``preprocess``, ``RegionNetwork.res4``, ``RegionNetwork.r
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +23,29 @@ from torch import Tensor
 
 from regionvlp.config import merge
 from regionvlp.devices import pick_device
-from regionvlp.errors import VideoError
+from regionvlp.errors import ConfigError, VideoError
+from regionvlp.extract.detector.execution import (
+    SMALLEST_CHUNK,
+    compile_res5,
+    frames_at_once,
+    is_out_of_memory,
+    regions_at_once,
+    to_device,
+)
 from regionvlp.extract.detector.fetch import obtain_detector
 from regionvlp.extract.detector.head import object_probabilities
-from regionvlp.extract.detector.network import RegionNetwork
-from regionvlp.extract.detector.precision import exact_float32
+from regionvlp.extract.detector.network import build_network
+from regionvlp.extract.detector.precision import check_overflow, choose_types, exact_float32
 from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
 from regionvlp.extract.detector.resnet import Backbone
-from regionvlp.extract.detector.rpn import propose
+from regionvlp.extract.detector.results import frame_regions, keep_all, no_regions
 from regionvlp.extract.detector.selection import Selection, select
+from regionvlp.extract.detector.selection_batched import suppressed_at_once
 from regionvlp.extract.detector.vocabulary import read_names
-from regionvlp.extract.detector.weights import Weights, anchors_of, fold_norms, load_weights
+from regionvlp.extract.detector.weights import Weights, load_weights
 from regionvlp.regions import FrameRegions
+
+log = logging.getLogger(__name__)
 
 Frame = NDArray[np.uint8]
 
@@ -54,23 +64,31 @@ class RegionDetector:
         weights: Weights,
         *,
         device: str = "auto",
+        precision: str = "auto",
+        compile: str | bool = "auto",
+        backend: str = "native",
         object_names: list[str] | None = None,
         attribute_names: list[str] | None = None,
-        max_batch: int = 8,
-        chunk: int = 64,
+        max_batch: int | None = None,
+        chunk: int | None = None,
     ) -> None:
         self.config = weights.config
         self.device = pick_device(device)
         self.object_names, self.attribute_names = object_names, attribute_names
-        self.max_batch, self.chunk = max_batch, chunk
-        self._sha256 = weights.sha256
-        state, anchors = anchors_of(weights.state)
+        if backend == "detectron2" and precision not in ("auto", "float32"):
+            raise ConfigError("the detectron2 backend runs in float32 alone", "use detector.precision=float32")
+        types = choose_types("float32" if backend == "detectron2" else precision, self.device, self.feature_width)
+        self.max_batch = max_batch or frames_at_once(self.device)
+        self.chunk = chunk or regions_at_once(self.config, types.res5, self.device)
+        self._weights_identity = weights.identity()
+        self.backend = backend
+        self.network, anchors = build_network(weights, backend)
         self.anchors = anchors.to(self.device)
-        with torch.device("meta"):
-            self.network = RegionNetwork(self.config)
-        self.network.load_state_dict(fold_norms(state), assign=True)
-        self.network.eval().requires_grad_(False)
         self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.network.set_types(types)
+        self._overflow_checked = not types.reduced
+        if compile is True or (compile == "auto" and self.device.type == "cuda"):
+            compile_res5(self.network.roi_heads, self.chunk, required=compile is True)
 
     @classmethod
     def load(
@@ -83,7 +101,10 @@ class RegionDetector:
         proposals: int | None = None,
         overrides: Mapping[str, Any] | None = None,
         weights_dir: Path | None = None,
-        max_batch: int = 8,
+        precision: str = "auto",
+        compile: str | bool = "auto",
+        backend: str = "native",
+        max_batch: int | None = None,
     ) -> RegionDetector:
         """Loads a detector.
 
@@ -95,7 +116,10 @@ class RegionDetector:
             selection: ``public``, ``suppressed``, ``best_class`` or ``detections`` (see ``SelectionConfig``).
             overrides: nested values of any key of ``DetectorConfig``; the named arguments win over them.
             weights_dir: where named weights lie (``$REGIONVLP_WEIGHTS``, else the user's cache).
-            max_batch: the most frames that run at once.
+            precision: ``auto``, ``float32``, ``fp16`` or ``bf16`` (see ``precision.choose_types``).
+            compile: whether ``torch.compile`` makes res5 faster; ``auto`` tries it on CUDA.
+            backend: ``native``, or ``detectron2`` where that can be imported.
+            max_batch: the most frames that run at once; by default 8 on a CPU, 32 on CUDA.
 
         Raises:
             WeightsError: no such detector, no weights, or weights that do not fit.
@@ -115,6 +139,9 @@ class RegionDetector:
         return cls(
             weights,
             device=device,
+            precision=precision,
+            compile=compile,
+            backend=backend,
             object_names=read_names(files.objects, head.classes),
             attribute_names=read_names(files.attributes, head.attributes),
             max_batch=max_batch,
@@ -130,22 +157,7 @@ class RegionDetector:
 
         The settings that people ask about stand by themselves; ``settings`` is a digest of all of them.
         """
-        config = self.config
-        everything = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-        return {
-            "name": config.name,
-            "family": config.family,
-            "weights": self._sha256,
-            "input": config.input.model_dump(mode="json"),
-            "proposals": config.rpn.proposals,
-            "regions": config.selection.regions,
-            "selection": config.selection.model_dump(mode="json"),
-            "boxes": config.selection.boxes,
-            "classes": config.head.classes,
-            "attributes": config.head.attributes,
-            "feature_width": config.feature_width,
-            "settings": hashlib.sha256(everything.encode()).hexdigest()[:16],
-        }
+        return {**self._weights_identity, "backend": self.backend, "precision": self.network.types.names()}
 
     def detect(self, frames: Sequence[Frame]) -> list[FrameRegions]:
         """Finds the regions of each frame.
@@ -183,11 +195,33 @@ class RegionDetector:
             by_size[frame.shape].append(number)
         results: dict[int, FrameRegions] = {}
         for numbers in by_size.values():
-            for start in range(0, len(numbers), self.max_batch):
-                batch = numbers[start : start + self.max_batch]
+            while numbers:
+                batch = numbers[: self.max_batch]
                 boxes = [given[number] for number in batch] if given is not None else None
-                results.update(zip(batch, self._run_batch([frames[n] for n in batch], boxes), strict=True))
+                regions = self._try_batch([frames[number] for number in batch], boxes)
+                if regions is not None:
+                    results.update(zip(batch, regions, strict=True))
+                    numbers = numbers[len(batch) :]
         return [results[number] for number in range(len(frames))]
+
+    def _try_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions] | None:
+        """Runs one batch; where memory runs out, halves the sizes for good and gives None: take a smaller batch."""
+        try:
+            return self._run_batch(frames, given)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or (len(frames) == 1 and self.chunk <= SMALLEST_CHUNK):
+                raise
+        # Past the handler nothing holds on to the tensors of the failed try.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.max_batch = (len(frames) + 1) // 2
+        self.chunk = max(self.chunk // 2, SMALLEST_CHUNK)
+        log.warning(
+            "out of memory: going on with %d frames and %d regions at a time (detector.batch=%d from the start saves "
+            "the failed tries)",
+            *(self.max_batch, self.chunk, self.max_batch),
+        )
+        return None
 
     @torch.inference_mode()
     def _run_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions]:
@@ -195,33 +229,34 @@ class RegionDetector:
         height, width, _ = frames[0].shape
         resize = plan_resize(height, width, self.config.input)
         if min(resize.new_height, resize.new_width) < Backbone.SMALLEST_SIDE:
-            return [self._no_regions() for _ in frames]
+            return [no_regions(self.feature_width) for _ in frames]
         scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
         with exact_float32():
-            images = torch.from_numpy(np.stack(frames)).to(self.device)
-            res4 = self.network.res4(preprocess(images, resize, self.config.input))
+            images = torch.from_numpy(np.stack(frames))
+            if self.config.input.resample != "pillow_uint8":  # Pillow works in main memory
+                images = to_device(images, self.device)
+            res4 = self.network.res4(preprocess(images, resize, self.config.input).to(self.device))
             if given is None:
-                boxes = [found for found, _ in self._propose(res4, resize)]
+                boxes = [found for found, _ in self.network.propose(res4, resize, self.anchors)]
                 original = [found.cpu() / scale for found in boxes]
             else:
                 original = list(given)
                 boxes = [(found * scale).to(self.device) for found in original]
-            return self._describe(res4, boxes, original, resize, keep_all=given is not None)
-
-    def _propose(self, res4: Tensor, resize: Resize) -> list[tuple[Tensor, Tensor]]:
-        objectness, deltas = self.network.rpn(res4)
-        return propose(objectness, deltas, self.anchors, resize, self.config)
+            return self._describe(res4, boxes, original, resize, every=given is not None)
 
     def _describe(
-        self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, keep_all: bool
+        self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, every: bool
     ) -> list[FrameRegions]:
         """Runs the region head on ``boxes`` (resized pixels) and keeps what the selection keeps, or everything."""
         head, counts = self.network.roi_heads, [len(found) for found in boxes]
         features = head.features(res4, boxes, self.chunk)
+        if not self._overflow_checked and len(features):
+            check_overflow(self.config.name, res4, features)
+            self._overflow_checked = True
         logits = head.class_logits(features)
-        probabilities = torch.split(object_probabilities(logits, self.config).cpu(), counts)
-        if keep_all:
-            chosen = [_keep_all(b, p) for b, p in zip(original, probabilities, strict=True)]
+        probabilities = torch.split(object_probabilities(logits, self.config), counts)
+        if every:
+            chosen = [keep_all(b, p.cpu()) for b, p in zip(original, probabilities, strict=True)]
         else:
             chosen = self._select(features, original, probabilities, resize)
         # Rows of the kept regions in the batch, so that the attribute head sees only them.
@@ -234,38 +269,22 @@ class RegionDetector:
             scores, ids = features.new_zeros(len(rows)), torch.full((len(rows),), -1)
         kept = [len(c.index) for c in chosen]
         columns = (torch.split(column.cpu(), kept) for column in (features, ids, scores))
-        return [_frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+        return [frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
 
     def _select(
         self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize
     ) -> list[Selection]:
-        counts = [len(found) for found in original]
+        rule, counts = self.config.selection, [len(found) for found in original]
         deltas: list[Tensor | None] = [None] * len(counts)
-        if self.config.selection.boxes == "regressed":
+        suppressed: list[Tensor | None] = [None] * len(counts)
+        if rule.boxes == "regressed":
             deltas = list(torch.split(self.network.roi_heads.box_deltas(features).cpu(), counts))
+        elif self.device.type == "cuda":
+            boxes = [found.to(self.device) for found in original]
+            suppressed = list(suppressed_at_once(boxes, probabilities, rule.nms[0], self.config.boxes))
+        if suppressed[0] is None:
+            probabilities = [found.cpu() for found in probabilities]
         # The frame as the network saw it, taken back to original pixels: MILVLG clips there.
         height, width = resize.new_height / resize.scale_y, resize.new_width / resize.scale_x
-        return [
-            select(b, p, d, height, width, self.config) for b, p, d in zip(original, probabilities, deltas, strict=True)
-        ]
-
-    def _no_regions(self) -> FrameRegions:
-        nothing = torch.zeros(0)
-        chosen = Selection(nothing.long(), nothing.reshape(0, 4), nothing, nothing.long())
-        return _frame_regions(chosen, nothing.reshape(0, self.feature_width), nothing, nothing)
-
-
-def _keep_all(boxes: Tensor, probabilities: Tensor) -> Selection:
-    scores, classes = probabilities.max(dim=1)
-    return Selection(torch.arange(len(boxes)), boxes, scores, classes)
-
-
-def _frame_regions(chosen: Selection, features: Tensor, attribute_ids: Tensor, scores: Tensor) -> FrameRegions:
-    return FrameRegions(
-        features=features.float().numpy(),
-        boxes=chosen.boxes.float().numpy(),
-        scores=chosen.scores.float().numpy(),
-        class_ids=chosen.class_ids.int().numpy(),
-        attribute_ids=attribute_ids.int().numpy(),
-        attribute_scores=scores.float().numpy(),
-    )
+        frames = zip(original, probabilities, deltas, suppressed, strict=True)
+        return [select(b, p, d, height, width, self.config, s) for b, p, d, s in frames]

@@ -6,7 +6,7 @@ classes. In: res4 [B, C/2, h, w] and boxes in resized pixels. Out: features [K, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class RegionHead(nn.Module):
         self.res5 = make_stage(config.backbone, 5)
         self.box_predictor = BoxPredictor(config)
         self.attribute_head = AttributeHead(config) if config.head.attributes else None
+        self.res5_type = torch.float32
+        self.compiled_res5: Callable[[Tensor], Tensor] | None = None
 
     def pool(self, res4: Tensor, rois: Tensor) -> Tensor:
         """Pools rois [K, 5] (image number, box in resized pixels) to [K, C/2, S, S]."""
@@ -66,7 +68,9 @@ class RegionHead(nn.Module):
         return pooled
 
     def features(self, res4: Tensor, boxes: Sequence[Tensor], chunk: int) -> Tensor:
-        """The region features of all images, [K, C] with K the boxes of all images together.
+        """The region features of all images, [K, C] float32 with K the boxes of all images together.
+
+        Pooling reads float32 whatever res4 and res5 are in: its coordinates are rounded to cells.
 
         Args:
             res4: [B, C/2, h, w]; boxes: for each image [N, 4] in resized pixels.
@@ -74,14 +78,19 @@ class RegionHead(nn.Module):
                 would take 2 to 3 GB at full size.
         """
         rois = torch.cat([functional.pad(b, (1, 0), value=image) for image, b in enumerate(boxes)])
-        found = res4.new_empty((len(rois), self.config.feature_width))
+        total = len(rois)
+        if self.compiled_res5 is not None:  # it knows one shape: rows of zeros fill the last chunk
+            rois = functional.pad(rois, (0, 0, 0, -total % chunk))
+        found = res4.new_empty((len(rois), self.config.feature_width), dtype=torch.float32)
         # The pooler reads and writes channels first, the convolutions run faster channels last: res4 is copied once
         # instead of once a chunk, and what is pooled once instead of in each convolution that reads it.
-        res4 = res4.contiguous()
+        res4 = res4.float().contiguous()
         for start in range(0, len(rois), chunk):
-            pooled = self.pool(res4, rois[start : start + chunk]).contiguous(memory_format=torch.channels_last)
-            found[start : start + chunk] = self.res5(pooled).mean(dim=(2, 3))
-        return found
+            pooled = self.pool(res4, rois[start : start + chunk])
+            pooled = pooled.to(self.res5_type, memory_format=torch.channels_last)
+            maps = (self.compiled_res5 or self.res5)(pooled)
+            found[start : start + chunk] = maps.mean(dim=(2, 3), dtype=torch.float32)
+        return found[:total]
 
     def class_logits(self, features: Tensor) -> Tensor:
         """[K, O + 1], background included, in float32."""

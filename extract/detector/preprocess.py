@@ -9,6 +9,7 @@ The frames stay channels-last throughout, so the result is a channels-last tenso
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -83,8 +84,12 @@ def _resize_opencv(frame: Tensor, resize: Resize) -> Tensor:
     return torch.lerp(rows.index_select(1, left), rows.index_select(1, right), weight[:, None])
 
 
+@lru_cache(maxsize=64)
 def _taps(new_size: int, size: int, scale: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each new pixel the two source pixels and the weight of the second, rounded where OpenCV rounds."""
+    """For each new pixel the two source pixels and the weight of the second, rounded where OpenCV rounds.
+
+    Kept for the next frames: most have the same size, and on a GPU each call would be three copies.
+    """
     source = ((np.arange(new_size) + 0.5) * (1.0 / scale) - 0.5).astype(np.float32)
     first = np.floor(source).astype(np.int64)
     weight = source - first.astype(np.float32)

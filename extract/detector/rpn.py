@@ -53,7 +53,10 @@ def shifted_anchors(cell: Tensor, height: int, width: int) -> Tensor:
 
 
 class RPNHead(nn.Module):
-    """res4 to raw objectness [B, A or 2A, h, w] and raw box regressions [B, 4A, h, w]."""
+    """res4 to raw objectness [B, A or 2A, h, w] and raw box regressions [B, 4A, h, w], both float32.
+
+    Only the 3x3 convolution may be in half precision.
+    """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class RPNHead(nn.Module):
         self.anchor_deltas = nn.Conv2d(config.rpn.width, 4 * anchors, 1)
 
     def forward(self, res4: Tensor) -> tuple[Tensor, Tensor]:
-        x = functional.relu_(self.conv(res4))
+        x = functional.relu_(self.conv(res4)).float()
         return self.objectness_logits(x), self.anchor_deltas(x)
 
 

@@ -42,6 +42,7 @@ def select(
     height: float,
     width: float,
     config: DetectorConfig,
+    suppressed: Tensor | None = None,
 ) -> Selection:
     """Applies ``config.selection`` to one frame.
 
@@ -49,11 +50,13 @@ def select(
         proposals: [N, 4] float32, original pixels. probabilities: [N, O] float32.
         deltas: [N, O, 4] regressions; None where ``selection.boxes`` is ``proposals``.
         height, width: of the frame, in original pixels, for clipping regressed boxes.
+        suppressed: [N], the scores after per-class NMS where they are known already (``selection_batched``); then
+            ``probabilities`` may be on any device.
     """
     if config.selection.rule == "detections":
         assert deltas is not None, "detections are regressed boxes"
         return _detections(proposals, probabilities, deltas, height, width, config)
-    scores, classes = probabilities.max(dim=1)
+    scores, classes = (column.cpu() for column in probabilities.max(dim=1))
     boxes = proposals
     if config.selection.boxes == "regressed":
         assert deltas is not None, "regressed boxes need regressions"
@@ -61,18 +64,26 @@ def select(
     if config.selection.rule == "best_class":
         index = _best_class(boxes, scores, config)
     else:
-        index = torch.from_numpy(_by_suppressed_score(boxes, probabilities, scores, config))
+        index = torch.from_numpy(_by_suppressed_score(boxes, probabilities, scores, config, suppressed))
     return Selection(index, boxes[index], scores[index], classes[index])
 
 
 def _by_suppressed_score(
-    boxes: Tensor, probabilities: Tensor, scores: Tensor, config: DetectorConfig
+    boxes: Tensor, probabilities: Tensor, scores: Tensor, config: DetectorConfig, suppressed: Tensor | None
 ) -> NDArray[np.int64]:
     rule = config.selection
-    box, probability = boxes.numpy(), probabilities.numpy()
+    limits = rule.min_boxes, rule.max_boxes, rule.threshold
+    if suppressed is not None:
+        known = suppressed.cpu().numpy()
+        order = np.argsort(-known, kind="stable")
+        kept = order[: rule.regions] if rule.rule == "suppressed" else _stored(order, known[order], *limits)
+    elif rule.rule == "suppressed":
+        box, probability = boxes.numpy(), probabilities.numpy()
+        kept = suppressed_scores(box, probability, rule.nms[0], config.boxes, enough=rule.regions)[0]
+    else:
+        kept = stored_by_milvlg(boxes.numpy(), probabilities.numpy(), rule.nms[0], config.boxes, *limits)
     if rule.rule == "suppressed":
-        return suppressed_scores(box, probability, rule.nms[0], config.boxes, enough=rule.regions)[0]
-    kept = stored_by_milvlg(box, probability, rule.nms[0], config.boxes, rule.min_boxes, rule.max_boxes, rule.threshold)
+        return kept
     # DemoVLP's loader sorts the regions of a file by raw probability; ties go to the lower proposal.
     order = np.lexsort((kept, -scores.numpy()[kept]))
     return kept[order[: rule.regions]]
@@ -95,6 +106,13 @@ def stored_by_milvlg(
     order, scores = suppressed_scores(
         boxes, probabilities, nms, convention, enough=max_boxes + 1, floor=threshold, at_least=min_boxes
     )
+    return _stored(order, scores, min_boxes, max_boxes, threshold)
+
+
+def _stored(
+    order: NDArray[np.int64], scores: NDArray[np.float32], min_boxes: int, max_boxes: int, threshold: float
+) -> NDArray[np.int64]:
+    """MILVLG's cut through boxes in descending order of their suppressed ``scores``."""
     passed = int((scores >= np.float32(threshold)).sum())
     if passed < min_boxes:
         return order[:min_boxes]

@@ -8,6 +8,7 @@ through ``unpickle``.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import pickle
 import re
@@ -49,6 +50,25 @@ class Weights:
     config: DetectorConfig
     state: State
     sha256: str
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a detector's numbers apart from how it is run; ``settings`` is a digest of all settings."""
+        config = self.config
+        everything = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        return {
+            "name": config.name,
+            "family": config.family,
+            "weights": self.sha256,
+            "input": config.input.model_dump(mode="json"),
+            "proposals": config.rpn.proposals,
+            "regions": config.selection.regions,
+            "selection": config.selection.model_dump(mode="json"),
+            "boxes": config.selection.boxes,
+            "classes": config.head.classes,
+            "attributes": config.head.attributes,
+            "feature_width": config.feature_width,
+            "settings": hashlib.sha256(everything.encode()).hexdigest()[:16],
+        }
 
 
 def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:

@@ -22,6 +22,7 @@ from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.status import folder_status
 from regionvlp.regions import FrameRegions
 from regionvlp.shards import open_shards, verify
+from regionvlp.video import read_frames
 
 MakeClip = Callable[..., Path]
 NOT_A_VIDEO = b"<html>404 not found</html>"
@@ -159,7 +160,9 @@ def test_nothing_at_all_could_be_extracted(tmp_path: Path) -> None:
 
 
 class BrokenDetector:
-    """The toy detector, failing from the n-th video on."""
+    """The toy detector, one video at a time, failing from the n-th call on."""
+
+    max_batch = 1
 
     def __init__(self, first_failure: int, last_failure: int, error: Exception) -> None:
         self.toy = RegionDetector.load("toy")
@@ -190,6 +193,41 @@ def test_one_video_the_detector_cannot_take(
     assert (failure.video_id, failure.stage) == ("b b.mp4", "detect")
 
 
+def test_one_bad_video_costs_the_videos_of_its_batch_nothing(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three videos share a batch; the one whose frames the detector cannot take is the only failure."""
+    toy = RegionDetector.load("toy", max_batch=9)
+    detect, sizes, bad = toy.detect, [], read_frames(videos / "b b.mp4", 3).frames
+
+    def picky(frames: list[np.ndarray]) -> list[FrameRegions]:
+        sizes.append(len(frames))
+        if any(np.array_equal(frame, bad[1]) for frame in frames):
+            raise RuntimeError("bad picture")
+        return detect(frames)
+
+    monkeypatch.setattr(toy, "detect", picky)
+    monkeypatch.setattr(RegionDetector, "load", lambda *args, **kwargs: toy)
+    outcome = launch.extract_folder(videos, tmp_path / "out", settings(shards={"size": 8}))
+    # a, b b and the picture e fill a batch (3 + 3 + 1), which fails; then each by itself, and the detector is tried on
+    # a frame that it can take; then c and d together.
+    assert sizes == [7, 3, 3, 1, 1, 6]
+    assert outcome.status.done == 4
+    failure = next(f for f in open_shards(tmp_path / "out").failures if f.stage == "detect")
+    assert (failure.video_id, failure.reason, failure.message) == ("b b.mp4", "detector-error", "RuntimeError: bad picture")
+
+
+def test_videos_that_share_a_batch_keep_their_own_regions(videos: Path, tmp_path: Path) -> None:
+    for batch in (1, 4, 9):
+        launch.extract_folder(videos, tmp_path / f"{batch}", settings(detector={"batch": batch}, shards={"size": 8}))
+    alone, shared = open_shards(tmp_path / "1"), [open_shards(tmp_path / "4"), open_shards(tmp_path / "9")]
+    for video_id in alone.video_ids:
+        for other in shared:
+            assert np.array_equal(alone[video_id].frame_index, other[video_id].frame_index)
+            np.testing.assert_allclose(other[video_id].boxes, alone[video_id].boxes, atol=0.05)
+            np.testing.assert_allclose(other[video_id].scores, alone[video_id].scores, atol=1e-3)
+
+
 def test_a_detector_that_always_fails_stops_the_run(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +243,7 @@ def test_a_detector_that_always_fails_stops_the_run(
 def test_features_that_are_no_numbers_are_a_failure(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy = RegionDetector.load("toy")
+    toy = RegionDetector.load("toy", max_batch=1)
     detect = toy.detect
 
     def overflowing(frames: list[np.ndarray]) -> list[FrameRegions]:

@@ -72,9 +72,8 @@ class DetectorCase:
         if not path.exists():
             path = folder / "recipe.safetensors"
             save_file(recipe_state(self.config, load_file(case.path(".overrides.safetensors"))), path)
-        self.detector = RegionDetector(
-            load_weights(DetectorFiles(source=case.stem, weights=path), self._overrides(settings))
-        )
+        self.weights = load_weights(DetectorFiles(source=case.stem, weights=path), self._overrides(settings))
+        self.detector = RegionDetector(self.weights, device="cpu", precision="float32")
         self.images = range(self.config["images"])
 
     def _overrides(self, settings: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def tiny_file(native_state: Callable[..., State], tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny(tiny_file: Path) -> RegionDetector:
     """A tiny ``caffe`` detector on the CPU."""
-    return RegionDetector.load(str(tiny_file), device="cpu", overrides=TINY)
+    return RegionDetector.load(str(tiny_file), device="cpu", precision="float32", overrides=TINY)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from regionvlp.errors import ConfigError
 from regionvlp.extract.detector import FAMILIES, RegionDetector
 from regionvlp.extract.detector.config import DetectorConfig
+from regionvlp.extract.detector.execution import compile_res5
 from regionvlp.extract.detector.layout import parameter_shapes
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.weights import canonical_state, state_hash
@@ -84,6 +87,40 @@ def test_chunks_of_regions_change_nothing(tiny: RegionDetector, picture: Picture
     for a, b in zip(whole, tiny.detect(frames), strict=True):
         np.testing.assert_array_equal(a.boxes, b.boxes)
         np.testing.assert_allclose(a.features, b.features, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_res5_sees_one_shape(tiny: RegionDetector, picture: Picture) -> None:
+    whole, head, seen = tiny.detect([picture(1)])[0], tiny.network.roi_heads, []
+    tiny.chunk = 7
+
+    def compiled(regions: torch.Tensor) -> torch.Tensor:
+        seen.append(len(regions))
+        return head.res5(regions)
+
+    head.compiled_res5 = compiled
+    found = tiny.detect([picture(1)])[0]
+    assert set(seen) == {7}
+    np.testing.assert_allclose(found.features, whole.features, rtol=1e-4, atol=1e-5)
+
+
+def test_where_compiling_fails(
+    tiny_file: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*args: object, **kwargs: object) -> Callable[..., torch.Tensor]:
+        def run(regions: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler\nand a long story")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(ConfigError, match="fails here: no compiler") as caught:
+        RegionDetector.load(str(tiny_file), device="cpu", compile=True)
+    assert "detector.compile=off" in caught.value.hint
+    detector = RegionDetector.load(str(tiny_file), device="cpu")
+    with caplog.at_level(logging.WARNING):
+        compile_res5(detector.network.roi_heads, detector.chunk, required=False)
+    assert "going on without" in caplog.text
+    assert len(detector.detect([picture()])[0]) > 0
 
 
 def test_the_same_frame_twice_gives_the_same_bits(tiny: RegionDetector, picture: Picture) -> None:

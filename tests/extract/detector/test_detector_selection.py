@@ -15,6 +15,7 @@ from regionvlp.extract.detector.boxes import nms
 from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.head import regress
 from regionvlp.extract.detector.selection import select, stored_by_milvlg, suppressed_scores
+from regionvlp.extract.detector.selection_batched import suppressed_at_once
 
 CAFFE = FAMILIES["caffe"].boxes
 Floats = NDArray[np.float32]
@@ -65,6 +66,33 @@ def test_the_walk_scores_like_one_nms_per_class(seed: int, tied: bool) -> None:
         few, few_scores = suppressed_scores(boxes, probabilities, 0.3, CAFFE, enough=enough)
         assert few.tolist() == order[:enough].tolist()
         assert few_scores.tolist() == scores[:enough].tolist()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["caffe", "maxnms"])
+def test_all_classes_at_once_score_like_the_walk(family: str, tied: bool) -> None:
+    """The form for a GPU, on frames with different numbers of proposals, one of them with none."""
+    convention = FAMILIES[family].boxes
+    frames = [random_frame(seed, tied, count) for seed, count in enumerate((60, 0, 33, 1, 47))]
+    boxes, probabilities = ([torch.from_numpy(part) for part in parts] for parts in zip(*frames, strict=True))
+    found = suppressed_at_once(boxes, probabilities, 0.3, convention)
+    for scores, (box, probability) in zip(found, frames, strict=True):
+        order, expected = suppressed_scores(box, probability, 0.3, convention, enough=len(box))
+        np.testing.assert_array_equal(scores.numpy()[order], expected)
+        assert np.argsort(-scores.numpy(), kind="stable").tolist() == order.tolist()
+    assert [len(scores) for scores in suppressed_at_once(boxes[1:2], probabilities[1:2], 0.3, convention)] == [0]
+
+
+@pytest.mark.parametrize("rule", ["public", "suppressed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_known_scores_select_what_the_walk_selects(
+    seed: int, rule: str, tiny_config: Callable[..., DetectorConfig]
+) -> None:
+    config = tiny_config(selection={"rule": rule, "regions": 12, "max_boxes": 20})
+    boxes, probabilities = (torch.from_numpy(part) for part in random_frame(seed, tied=False))
+    known = suppressed_at_once([boxes], [probabilities], config.selection.nms[0], config.boxes)[0]
+    walked = select(boxes, probabilities, None, 200, 200, config)
+    assert select(boxes, probabilities, None, 200, 200, config, known).index.tolist() == walked.index.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""``regionvlp bench``: the JSON contract, at the toy's size."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from regionvlp.extract.detector import FAMILIES
+from regionvlp.pipelines.bench_extract import flops_per_frame
+from regionvlp.pipelines.cli import run
+
+STAGES = {"end_to_end", "decode", "resize", "backbone", "proposals", "res5", "selection", "write"}
+
+
+def test_bench_extract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    arguments = ["--frames", "1", "--size", "120x161", "--device", "cpu", "--json", str(path)]
+    assert run(["bench", "extract", "--quick", *arguments]) == 0
+    assert "extract_speed" in capsys.readouterr().out
+    result = json.loads(path.read_text())
+    assert set(result) == {"device", "rows", "ratios"}
+    assert set(result["ratios"]) == {"extract_speed", "selection_speed"}
+    assert all(set(row) == {"name", "value", "unit"} for row in result["rows"])
+    values = {row["name"]: row["value"] for row in result["rows"]}
+    assert len(values) == len(result["rows"])
+    assert {*STAGES, "flops", "peak", "share_of_peak", "peak_memory", "baseline"} <= set(values)
+    assert all(math.isfinite(value) and value > 0 for value in [*values.values(), *result["ratios"].values()])
+    assert {row["unit"] for row in result["rows"] if row["name"] in STAGES} == {"frames/s"}
+
+
+def test_the_work_of_a_frame_is_the_published_one() -> None:
+    # 959 and 971 thousand million multiply-adds with 300 proposals, regressions and attributes (4 of them) included.
+    assert flops_per_frame(FAMILIES["caffe"], 600, 800) / 2 == pytest.approx(959e9, rel=0.01)
+    assert flops_per_frame(FAMILIES["caffe"], 720, 1280) / 2 == pytest.approx(971e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["extrct"], "did you mean 'extract'"),
+        (["extract", "--size", "big"], "600x800"),
+        (["nothing-like-it"], "extract"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
