@@ -59,7 +59,7 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
 
     if not any(shards.glob("shard-*")):
         Manifest.read(shards)  # a folder of something else is a mistake, not a fault
-    faults = verify(shards, deep=not quick)
+    faults = verify(shards, deep=not quick, planned=True)
     console = console_for(json_path)
     for fault in faults:
         console.print(f"fault: {fault}", markup=False)

@@ -42,13 +42,14 @@ class Fault:
         return f"{self.file}: {self.message}"
 
 
-def verify(folder: str | os.PathLike[str], *, deep: bool = True) -> list[Fault]:
+def verify(folder: str | os.PathLike[str], *, deep: bool = True, planned: bool = False) -> list[Fault]:
     """Checks a shard folder.
 
     Args:
         folder: the shard folder.
         deep: also read every byte: checksums, and the numbers of every video. Without it, what file names, sizes, ids,
             receipts and plan tell.
+        planned: the set was extracted, so it has a plan; without one nobody knows which videos it should hold.
 
     Returns:
         The faults, by shard; those of the folder itself first.
@@ -63,12 +64,13 @@ def verify(folder: str | os.PathLike[str], *, deep: bool = True) -> list[Fault]:
         manifest = Manifest.read(path)
     except ShardError as error:
         return [Fault(None, MANIFEST_NAME, error.message)]
-    return _Verification(path, manifest, deep).run()
+    return _Verification(path, manifest, deep, planned).run()
 
 
 class _Verification:
-    def __init__(self, folder: Path, manifest: Manifest, deep: bool) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, deep: bool, planned: bool) -> None:
         self._folder, self._manifest, self._deep = folder, manifest, deep
+        self._needs_plan = planned
         self._faults: list[Fault] = []
         self._plan: PlanTable | None = None
 
@@ -96,9 +98,9 @@ class _Verification:
             data = _DATA_NAME.fullmatch(name)
             if data and (int(data[1]) not in finished or name != self._manifest.data_name(int(data[1]))):
                 self._fault(int(data[1]), name, "data without a receipt")
-        if self._plan is None:
+        if self._plan is None and self._needs_plan:
             self._fault(None, PLAN_NAME, "missing, so nothing tells which videos there should be")
-        else:
+        if self._plan is not None:
             for shard in self._plan.shards():
                 if shard not in finished:
                     self._fault(shard, receipt_path(self._folder, shard).name, "not done: planned, but has no receipt")

@@ -23,7 +23,7 @@ from torch import nn
 from regionvlp.errors import InputError
 from regionvlp.shards.files import flush, in_use, is_temporary, publish, replacing, temporary_path
 from regionvlp.training.best import Best
-from regionvlp.training.weights import DamagedCheckpointError, save_weights
+from regionvlp.training.weights import WEIGHTS, DamagedCheckpointError, save_weights
 
 STATE = "trainer_state.pt"
 BEST = "best.json"
@@ -32,13 +32,18 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Returns the checkpoints of a run folder, newest first.
+    """Returns the complete checkpoints of a run folder, newest first.
 
-    Each was renamed into place whole; what went missing since is damage, and complained of when it is read.
+    Raises:
+        InputError: there are checkpoints, and files are missing from every one of them.
     """
     folder = run / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=step_of, reverse=True)
+    complete = [path for path in found if (path / WEIGHTS).is_file() and (path / STATE).is_file()]
+    if found and not complete:
+        hint = "restore them, or start in another folder, from these weights with --set init=..."
+        raise InputError(f"{folder} holds checkpoints, but {WEIGHTS} or {STATE} is missing from each of them", hint)
+    return sorted(complete, key=step_of, reverse=True)
 
 
 def latest(run: Path) -> Path | None:

@@ -54,6 +54,11 @@ def test_extract_status_verify(videos: Path, tmp_path: Path, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["videos"] == 2
     assert run(["shards", "verify", str(out)]) == 0
     capsys.readouterr()
+    plan = (out / "plan.parquet").read_bytes()
+    (out / "plan.parquet").unlink()
+    assert run(["shards", "verify", str(out)]) == 1
+    assert "plan.parquet: missing" in capsys.readouterr().out
+    (out / "plan.parquet").write_bytes(plan)
     shard = next(out.glob("shard-*.h5"))
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
