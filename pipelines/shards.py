@@ -64,7 +64,9 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
     for fault in faults:
         console.print(f"fault: {fault}", markup=False)
     if faults:
-        console.print("to mend: run the same extraction again; for a damaged shard, delete its receipt (shard-NNNNN.json) first")
+        console.print(
+            "to mend: run the extraction again; for a damaged shard, delete its receipt (shard-NNNNN.json) first"
+        )
     else:
         summary = inspect(shards)
         console.print(f"whole: {summary['videos']:,} videos, {summary['frames']:,} frames")
