@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -23,6 +24,9 @@ from av.video.stream import VideoStream
 from regionvlp.errors import VideoError
 from regionvlp.video.decoded import MAX_PIXELS
 from regionvlp.video.failures import ffmpeg_words, from_ffmpeg, from_os, out_of_memory, read_head
+
+# Tags that are no UTF-8 must not keep a video from being read; PyAV 19 replaces what it cannot decode by itself.
+_ODD_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 # FFmpeg's names of the two families of containers whose timestamps can be relied on.
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -115,8 +119,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         container = av.open(
             os.path.abspath(path),
             format=known_format,
-            metadata_errors="replace",
             options={"protocol_whitelist": "file"},
+            **_ODD_TAGS,
         )
     except MemoryError as error:
         raise out_of_memory(path, stage="open") from error
