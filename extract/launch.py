@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regionvlp.errors import InputError, NothingDoneError
 from regionvlp.extract.plan import update_plan
@@ -31,6 +32,9 @@ from regionvlp.shards import (
 from regionvlp.shards.receipts import receipt_path
 from regionvlp.video import DecodePool, VideoFile, find_videos
 from regionvlp.video.readers import check_reader
+
+if TYPE_CHECKING:
+    from regionvlp.extract.detector import RegionDetector
 
 log = logging.getLogger(__name__)
 
@@ -104,21 +108,7 @@ def extract_folder(
                 memory_limit_mb=config.video.memory_limit_mb,
             )
         )
-        wanted = Manifest(
-            format=config.shards.format,
-            dtype=config.shards.dtype,
-            frames=config.video.frames,
-            regions=settings.regions,
-            feature_width=detector.feature_width,
-            shard_size=config.shards.size,
-            detector=detector.identity(),
-            video={
-                "reader": check_reader(config.video.decoder),
-                "sampling": "uniform",
-                "max_seconds": config.video.max_seconds,
-            },
-        )
-        manifest = Manifest.create_or_check(out, wanted)
+        manifest = Manifest.create_or_check(out, _manifest(config, detector))
         stack.enter_context(locked(out))
         remove_leftovers(out)
         _set_lost_shards_aside(out)
@@ -148,9 +138,27 @@ def extract_folder(
         reasons = ", ".join(f"{reason} ({count})" for reason, count in status.failures.items())
         raise NothingDoneError(
             f"none of the {status.videos} videos could be extracted: {reasons}",
-            f"the receipts in {out} say why for each",
+            f"'regionvlp status {out} --failures' says why for each",
         )
     return Outcome(status, new_videos, new_frames, time.monotonic() - started)
+
+
+def _manifest(config: ExtractConfig, detector: RegionDetector) -> Manifest:
+    """What all shards of this extraction have in common."""
+    return Manifest(
+        format=config.shards.format,
+        dtype=config.shards.dtype,
+        frames=config.video.frames,
+        regions=config.detector.regions,
+        feature_width=detector.feature_width,
+        shard_size=config.shards.size,
+        detector=detector.identity(),
+        video={
+            "reader": check_reader(config.video.decoder),
+            "sampling": "uniform",
+            "max_seconds": config.video.max_seconds,
+        },
+    )
 
 
 @contextmanager
@@ -181,7 +189,10 @@ def _set_lost_shards_aside(out: Path) -> None:
         log.warning("shard %d is not what its receipt says; it is set aside and done again", number)
         for name in (receipt_path(out, number).name, receipt.file):
             if name and (out / name).exists():
-                (out / name).rename(out / f"set-aside-{name}")
+                aside = out / f"set-aside-{name}"
+                while aside.exists():  # an earlier loss of the same shard
+                    aside = aside.with_name(f"again-{aside.name}")
+                (out / name).rename(aside)
 
 
 def _plan(out: Path, found: list[VideoFile], shard_size: int) -> PlanTable:

@@ -160,10 +160,20 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise WeightsError(
             f"cannot read the weights in {path}: {reason}", "the file is damaged: get it again"
         ) from None
+    state = state_dict_in(content, path)
+    found = {str(name): value.value for name, value in state.items() if isinstance(value, _Array)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def state_dict_in(content: Any, path: Path) -> dict[Any, Any]:
+    """The state dict that a file's content is, or holds under ``model`` or ``state_dict``.
+
+    Raises:
+        WeightsError: it holds none; ``path`` is for the message.
+    """
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict", "give a detector's weights")
-    found = {str(name): value.value for name, value in content.items() if isinstance(value, _Array)}
-    return {name: value for name, value in found.items() if value is not None}
+    return content

@@ -29,7 +29,7 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
-from regionvlp.extract.detector.unpickle import read_arrays
+from regionvlp.extract.detector.unpickle import read_arrays, state_dict_in
 
 log = logging.getLogger(__name__)
 
@@ -135,12 +135,7 @@ def read_state(path: Path) -> State:
         raise WeightsError(
             f"cannot read the weights in {path}: {reason}", "the file is damaged: get it again"
         ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict", "give a detector's weights")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in state_dict_in(content, path).items() if isinstance(value, Tensor)}
 
 
 def canonical_state(native: Mapping[str, Tensor]) -> State:
