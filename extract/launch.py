@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regionvlp.errors import InputError, NothingDoneError
 from regionvlp.extract.plan import update_plan
 from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.sources import Source, open_source
 from regionvlp.extract.status import Status, folder_status
 from regionvlp.extract.worker import process_shard
 from regionvlp.shards import (
@@ -30,10 +30,12 @@ from regionvlp.shards import (
     write_plan,
 )
 from regionvlp.shards.receipts import receipt_path
-from regionvlp.video import DecodePool, VideoFile, find_videos
+from regionvlp.video import DecodePool
 from regionvlp.video.readers import check_reader
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from regionvlp.extract.detector import RegionDetector
 
 log = logging.getLogger(__name__)
@@ -57,17 +59,17 @@ class Outcome:
 
 
 def extract_folder(
-    videos: Path,
+    videos: str | Path | Source,
     out: Path,
     config: ExtractConfig,
     *,
     on_plan: Callable[[int, int], None] = lambda planned, left: None,
     on_video: Callable[[int], None] = lambda frames: None,
 ) -> Outcome:
-    """Turns the videos below ``videos`` into region shards in ``out``, going on where an earlier call stopped.
+    """Turns the videos of a source into region shards in ``out``, going on where an earlier call stopped.
 
     Args:
-        videos: a folder of videos and images (or one file).
+        videos: a source, or what :func:`~regionvlp.extract.sources.open_source` makes one of: a folder, say.
         out: the shard folder; created if need be.
         config: see :class:`ExtractConfig`.
         on_plan: called once, with the number of videos planned and of those still to do.
@@ -80,7 +82,8 @@ def extract_folder(
     started = time.monotonic()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", "give --out a folder")
-    found = find_videos(videos)
+    source = videos if isinstance(videos, Source) else open_source(videos)
+    found = source.scan()
 
     # Torch is imported here, after the cheap checks.
     from regionvlp.extract.detector import RegionDetector
@@ -118,14 +121,13 @@ def extract_folder(
         new_videos = sum(len(plan.video_ids(number)) for number in todo)
         on_plan(len(plan), new_videos)
         new_frames = 0
-        files = {video.video_id: video.path for video in found}
         for number in todo:
             rows = plan.rows(number)
             receipt = process_shard(
                 out,
                 number,
                 rows,
-                files,
+                source,
                 manifest=manifest,
                 detector=detector,
                 pool=pool,
@@ -195,9 +197,9 @@ def _set_lost_shards_aside(out: Path) -> None:
                 (out / name).rename(aside)
 
 
-def _plan(out: Path, found: list[VideoFile], shard_size: int) -> PlanTable:
+def _plan(out: Path, found: pa.Table, shard_size: int) -> PlanTable:
     """The plan of the folder, extended by the videos that are new."""
-    planned = read_plan(out) or ()
+    planned = read_plan(out)
     update = update_plan(planned, found, shard_size)
     if update.changed:
         log.warning(
@@ -206,8 +208,7 @@ def _plan(out: Path, found: list[VideoFile], shard_size: int) -> PlanTable:
             len(update.changed),
             update.changed[0],
         )
-    if update.added:
-        write_plan(out, chain(planned, update.added))
-    plan = read_plan(out)
-    assert plan is not None, "find_videos() never returns an empty list"
+    plan = update.added if planned is None else planned.followed_by(update.added)
+    if len(update.added):
+        write_plan(out, plan)
     return plan

@@ -2,16 +2,22 @@
 
 In: the videos found now, and the plan so far. Out: what to add to the plan. Videos keep the shard they were given;
 videos that were not there before go, sorted by id, into new shards after the last one, so nothing finished is touched.
+All of it is done in columns: a list of millions of videos is no more than a table in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from regionvlp.errors import ShardError
-from regionvlp.shards import PlanRow
-from regionvlp.video import VideoFile
+from regionvlp.shards import PlanTable
+from regionvlp.shards.plan import UNKNOWN
+
+# What tells that a video is not the one that was planned.
+_WATCHED = ("bytes", "mtime_ns", "offset", "start", "end")
 
 
 @dataclass(frozen=True)
@@ -20,41 +26,50 @@ class PlanUpdate:
 
     Attributes:
         added: rows for videos that were not planned yet, in new shards.
-        changed: ids of planned videos whose size or time of change differs from when they were planned.
+        changed: ids of planned videos whose size, time of change or stretch differs from when they were planned.
     """
 
-    added: list[PlanRow]
+    added: PlanTable
     changed: list[str]
 
 
-def update_plan(planned: Iterable[PlanRow], found: Sequence[VideoFile], shard_size: int) -> PlanUpdate:
+def update_plan(planned: PlanTable | None, found: pa.Table, shard_size: int) -> PlanUpdate:
     """Assigns the videos of ``found`` that are not planned yet to new shards of ``shard_size``.
 
     Args:
-        planned: rows of the plan so far, ascending by shard; empty for a new folder.
-        found: what lies in the video folder now, sorted by id.
+        planned: the plan so far; None for a new folder.
+        found: what a source's ``scan`` returns now: the columns of a plan but ``shard``, sorted by id.
         shard_size: videos per shard.
 
     Raises:
-        ShardError: none of the planned videos is among those found, so this is another folder of videos.
+        ShardError: none of the planned videos is among those found, so these are other videos.
     """
-    files = {video.video_id: video for video in found}
-    example: str | None = None
-    known, last_shard, changed = set(), -1, []
-    for row in planned:
-        example, last_shard = example or row.video_id, row.shard
-        if video := files.get(row.video_id):
-            known.add(row.video_id)
-            if (video.bytes, video.mtime_ns) != (row.bytes, row.mtime_ns):
-                changed.append(row.video_id)
-    if example and not known:
+    if planned is None or not len(planned):
+        return PlanUpdate(PlanTable.from_videos(found, 0, shard_size), [])
+    before = planned.table
+    place = pc.index_in(found.column("video_id"), value_set=before.column("video_id").combine_chunks())
+    known = found.filter(pc.is_valid(place))
+    if not len(known):
         raise ShardError(
-            f"the output folder was made from other videos: '{example}' and all others are not there now",
+            f"the output folder was made from other videos: '{before.column('video_id')[0]}' and all others are not "
+            "there now",
             "give the --videos it was made from, or another --out",
         )
-    new = (video for video in found if video.video_id not in known)
-    added = [
-        PlanRow(last_shard + 1 + i // shard_size, video.video_id, video.bytes, video.mtime_ns)
-        for i, video in enumerate(new)
-    ]
-    return PlanUpdate(added, changed)
+    changed = _differs(known, before.select(known.column_names).take(place.drop_null()))
+    new = found.filter(pc.is_null(place))
+    added = PlanTable.from_videos(new, planned.shards()[-1] + 1, shard_size)
+    return PlanUpdate(added, known.column("video_id").filter(changed).to_pylist())
+
+
+def _differs(now: pa.Table, before: pa.Table) -> pa.ChunkedArray:
+    """For each row, whether the video is another one than before; what was not looked at does not tell."""
+    different = None
+    for name in _WATCHED:
+        # Unlike null, this compares equal to itself, and no size, time or stretch is it.
+        one, other = (pc.fill_null(table.column(name), UNKNOWN) for table in (now, before))
+        unlike = pc.not_equal(one, other)
+        if name in ("bytes", "mtime_ns"):
+            looked_at = pc.and_(pc.not_equal(one, UNKNOWN), pc.not_equal(other, UNKNOWN))
+            unlike = pc.and_(unlike, looked_at)
+        different = unlike if different is None else pc.or_(different, unlike)
+    return different

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regionvlp.errors import VideoError
+from regionvlp.extract.sources import RowDecoder, Source
 from regionvlp.regions import FrameRegions, VideoRegions
 from regionvlp.shards import Failure, Manifest, Partial, PlanRow, Receipt, ShardWriter
 from regionvlp.shards.schema import find_problem
@@ -47,7 +48,7 @@ def process_shard(
     folder: Path,
     number: int,
     rows: Sequence[PlanRow],
-    files: dict[str, Path],
+    source: Source,
     *,
     manifest: Manifest,
     detector: RegionDetector,
@@ -61,7 +62,7 @@ def process_shard(
         folder: the shard folder.
         number: the shard's number.
         rows: its videos, in plan order.
-        files: where each video lies; a video without an entry is a failure row ``missing-file``.
+        source: where the videos come from; one that is gone is a failure row ``missing-file``.
         manifest: frames, regions, format and dtype of the folder.
         detector: finds the regions.
         pool: decodes the videos.
@@ -77,7 +78,8 @@ def process_shard(
     """
     shard = _Shard(manifest, detector)
     with ShardWriter(folder, number, manifest) as writer:
-        decoded = _decode_ahead(rows, files, pool, manifest.frames, batch, shard.tally)
+        decoder = RowDecoder(source, pool, manifest.frames)
+        decoded = _decode_ahead(rows, decoder, pool.workers + 1 + batch // manifest.frames, shard.tally)
         for group in _groups(decoded, batch):
             for outcome in shard.detect(group):
                 frames = 0
@@ -96,17 +98,13 @@ def process_shard(
         )
 
 
-def _decode_ahead(
-    rows: Sequence[PlanRow], files: dict[str, Path], pool: DecodePool, frames: int, batch: int, tally: ShardTally
-) -> Iterator[_Decoded]:
-    """Yields each row with its frames or its failure; enough are under way to keep the decoders and a batch busy."""
-    ahead: deque[tuple[PlanRow, Future[DecodedVideo] | None]] = deque()
+def _decode_ahead(rows: Sequence[PlanRow], decoder: RowDecoder, most: int, tally: ShardTally) -> Iterator[_Decoded]:
+    """Yields each row with its frames or its failure; ``most`` are under way, to keep decoders and a batch busy."""
+    ahead: deque[tuple[PlanRow, Future[DecodedVideo]]] = deque()
     left = iter(rows)
-    most = pool.workers + 1 + batch // frames
     while True:
         for row in islice(left, most - len(ahead)):
-            path = files.get(row.video_id)
-            ahead.append((row, pool.submit(path, frames) if path else None))
+            ahead.append((row, decoder.submit(row)))
         if not ahead:
             return
         row, decoding = ahead.popleft()
@@ -116,9 +114,7 @@ def _decode_ahead(
         yield decoded
 
 
-def _frames_of(decoding: Future[DecodedVideo] | None) -> DecodedVideo | VideoError:
-    if decoding is None:
-        return VideoError("planned, but no longer in the folder", stage="open", reason="missing-file", transient=True)
+def _frames_of(decoding: Future[DecodedVideo]) -> DecodedVideo | VideoError:
     try:
         return decoding.result()
     except VideoError as error:

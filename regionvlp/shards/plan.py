@@ -1,12 +1,12 @@
 """The plan: which video belongs to which shard, as one Parquet table that stays small at millions of rows.
 
-In: rows in the order of their shards. Out: ``plan.parquet`` and a :class:`PlanTable` over its columns.
+In: rows in the order of their shards. Out: ``plan.parquet`` and a :class:`PlanTable` over its columns. A row says all
+that a worker needs to find its video below the root of the source, so that workers on other machines list nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,39 +18,88 @@ from regionvlp.errors import ShardError
 from regionvlp.shards.files import replacing
 
 PLAN_NAME = "plan.parquet"
+UNKNOWN = -1  # bytes or time of change of a file that nobody looked at yet: a list of millions is planned unopened
 
-_SCHEMA = pa.schema(
+VIDEO_SCHEMA = pa.schema(
     [
-        pa.field("shard", pa.int32(), nullable=False),
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("mtime_ns", pa.int64(), nullable=False),
+        # Null in most rows; a column that is null in all of them is not written.
+        pa.field("location", pa.string()),
+        pa.field("member", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
     ]
 )
+_SCHEMA = pa.schema([pa.field("shard", pa.int32(), nullable=False), *VIDEO_SCHEMA])
 _ROWS_AT_ONCE = 65536
 
 
 class PlanRow(NamedTuple):
-    """One video of the plan: its shard, its id, and size (bytes) and modification time (ns) of its file."""
+    """One video of the plan.
+
+    Attributes:
+        shard: its shard.
+        video_id: its id.
+        bytes: size of its file (or member of a tar); :data:`UNKNOWN` where nobody looked.
+        mtime_ns: modification time of the file in ns; :data:`UNKNOWN` where nobody looked.
+        location: its file, relative to the root of the source, absolute, or a URL; None: the id is the location.
+        member: its name in the tar that ``location`` names.
+        offset: where its bytes begin in that tar.
+        start, end: the stretch of the file that is this video, in seconds from its first frame; None: from its
+            beginning, to its end.
+    """
 
     shard: int
     video_id: str
     bytes: int
     mtime_ns: int
+    location: str | None = None
+    member: str | None = None
+    offset: int | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 class PlanTable:
-    """The plan in columns: about 60 bytes a video, rows made on demand. Rows of one shard lie together."""
+    """The plan in columns: tens of bytes a video, rows made on demand. Rows of one shard lie together.
+
+    Args:
+        table: the columns of :class:`PlanRow`, ascending by shard.
+    """
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table
+        self.table = table
         self._shard = table.column("shard").to_numpy()
 
+    @classmethod
+    def from_rows(cls, rows: Iterable[PlanRow]) -> PlanTable:
+        """A plan of rows, ascending by shard."""
+        columns = zip(*rows, strict=True)
+        arrays = [pa.array(values, field.type) for field, values in zip(_SCHEMA, columns, strict=False)]
+        return cls(pa.Table.from_arrays(arrays, schema=_SCHEMA) if arrays else _SCHEMA.empty_table())
+
+    @classmethod
+    def from_videos(cls, videos: pa.Table, first_shard: int, shard_size: int) -> PlanTable:
+        """Puts videos, given in the columns of :data:`VIDEO_SCHEMA`, into shards of ``shard_size`` in their order."""
+        shard = (first_shard + np.arange(len(videos)) // shard_size).astype(np.int32)
+        return cls(pa.Table.from_arrays([pa.chunked_array([shard]), *videos.columns], schema=_SCHEMA))
+
+    def followed_by(self, other: PlanTable) -> PlanTable:
+        """This plan and then another, whose shards come after."""
+        return PlanTable(pa.concat_tables([self.table, other.table]))
+
+    def is_ascending(self) -> bool:
+        """Whether the rows of one shard lie together, and the shards in order."""
+        return bool((np.diff(self._shard) >= 0).all())
+
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
     def __iter__(self) -> Iterator[PlanRow]:
-        for batch in self._table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        for batch in self.table.to_batches(max_chunksize=_ROWS_AT_ONCE):
             yield from map(PlanRow, *(column.to_pylist() for column in batch.columns))
 
     def shards(self) -> list[int]:
@@ -68,36 +117,31 @@ class PlanTable:
 
     def _slice(self, shard: int) -> pa.Table:
         first, last = np.searchsorted(self._shard, [shard, shard + 1])
-        return self._table.slice(first, last - first)
+        return self.table.slice(first, last - first)
 
 
-def write_plan(folder: Path, rows: Iterable[PlanRow]) -> None:
-    """Writes (or replaces) the plan of a folder, whole or not at all; ``rows`` is consumed piece by piece.
+def write_plan(folder: Path, plan: PlanTable | Iterable[PlanRow]) -> None:
+    """Writes (or replaces) the plan of a folder, whole or not at all.
 
     Args:
         folder: the shard folder.
-        rows: ascending by shard.
+        plan: a plan, or its rows, ascending by shard.
     """
-    rows = iter(rows)
-    last = -1
-    with (
-        replacing(folder / PLAN_NAME) as temporary,
-        pq.ParquetWriter(temporary, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        while piece := list(islice(rows, _ROWS_AT_ONCE)):
-            values = zip(*piece, strict=True)
-            columns = [pa.array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)]
-            shards = columns[0].to_numpy()
-            assert (np.diff(shards, prepend=last) >= 0).all(), "plan rows must be ascending by shard"
-            last = shards[-1]
-            writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA))
+    plan = plan if isinstance(plan, PlanTable) else PlanTable.from_rows(plan)
+    assert plan.is_ascending(), "plan rows must be ascending by shard"
+    table = plan.table
+    used = [field.name for field in _SCHEMA if not field.nullable or table.column(field.name).null_count < len(table)]
+    with replacing(folder / PLAN_NAME) as temporary:
+        pq.write_table(
+            table.select(used), temporary, row_group_size=_ROWS_AT_ONCE, compression="zstd", write_page_checksum=True
+        )
 
 
 def read_plan(folder: Path) -> PlanTable | None:
     """Reads the plan of a folder, checksums included; None where the folder has no plan (an imported set).
 
     Raises:
-        ShardError: the plan is damaged.
+        ShardError: the plan is damaged, or was written by a newer version.
     """
     path = folder / PLAN_NAME
     if not path.exists():
@@ -106,6 +150,14 @@ def read_plan(folder: Path) -> PlanTable | None:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ShardError(f"{path} is damaged: {error}", "restore the file") from None
-    if not table.schema.equals(_SCHEMA):
-        raise ShardError(f"{path} is not a plan: its columns differ", "restore the file")
-    return PlanTable(table)
+    wanted = [field for field in _SCHEMA if not field.nullable or field.name in table.column_names]
+    if not table.schema.equals(pa.schema(wanted)):
+        raise ShardError(f"{path} is not a plan: its columns differ", "restore the file, or upgrade regionvlp")
+    columns = [
+        table.column(field.name) if field in wanted else pa.chunked_array([pa.nulls(len(table), field.type)])
+        for field in _SCHEMA
+    ]
+    plan = PlanTable(pa.Table.from_arrays(columns, schema=_SCHEMA))
+    if not plan.is_ascending():
+        raise ShardError(f"{path} is damaged: its shards are out of order", "restore the file")
+    return plan

@@ -7,12 +7,13 @@ collide, leave the folder or break a line-based list are refused here, once, for
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
 import unicodedata
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 _SYSTEM_FOLDERS = frozenset({"lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:/")
+_NAMED = 5  # bad names in an error; more are logged
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,7 @@ class VideoFile:
 
 
 def find_videos(root: Path) -> list[VideoFile]:
-    """Lists all videos and images below a folder, sorted by id.
-
-    A file counts by its suffix (in any case of letters), an image also by its first bytes if it has no suffix at all
-    (CC3M stores its pictures so). Linked files and folders are followed, each real folder once: the folder itself
-    wins over links to it. Hidden files and folders are left out, as are named pipes, sockets and devices.
+    """Lists all videos and images below a folder, sorted by id; see :func:`walk_videos`.
 
     Args:
         root: a folder, or one video or image, whose id is then its name.
@@ -59,19 +59,41 @@ def find_videos(root: Path) -> list[VideoFile]:
     Raises:
         InputError: ``root`` is missing or unreadable, holds no video, or holds names that cannot be ids.
     """
+    folder = root.parent if root.is_file() else root
+    found = [VideoFile(video_id, folder / video_id, size, mtime) for video_id, size, mtime in walk_videos(root)]
+    found.sort(key=lambda video: video.video_id)
+    refuse_bad_ids(video.video_id for video in found)
+    return found
+
+
+def walk_videos(root: Path) -> Iterator[tuple[str, int, int]]:
+    """Yields id, size (bytes) and time of change (ns) of all videos and images below a folder, in no useful order.
+
+    A file counts by its suffix (in any case of letters), an image also by its first bytes if it has no suffix at all
+    (CC3M stores its pictures so). Linked files and folders are followed, each real folder once: the folder itself
+    wins over links to it. Hidden files and folders are left out, as are named pipes, sockets and devices.
+
+    Sizes are 0 for broken links. Ids are not checked: see :func:`refuse_bad_ids`.
+
+    Args:
+        root: a folder, or one video or image, whose id is then its name.
+
+    Raises:
+        InputError: ``root`` is missing or unreadable, or holds no video.
+    """
     if root.is_file():
         if root.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
             raise InputError(f"'{root}' is neither a folder nor a video", _looked_for())
-        found = [_described(root.name, root)]
-    elif root.is_dir():
-        found = [_described(name, Path(path)) for name, path in _walk(os.fspath(root))]
-        found.sort(key=lambda video: video.video_id)
-    else:
+        yield root.name, *_size_and_time(os.fspath(root))
+        return
+    if not root.is_dir():
         raise InputError(f"'{root}' does not exist", "name a folder with videos")
-    if not found:
+    empty = True
+    for video_id, path in _walk(os.fspath(root)):
+        empty = False
+        yield video_id, *_size_and_time(path)
+    if empty:
         raise InputError(f"no video lies below '{root}'", _looked_for())
-    _refuse_bad_ids(found)
-    return found
 
 
 def check_video_id(video_id: str) -> None:
@@ -160,27 +182,42 @@ def looks_like_image(path: str | Path) -> bool:
     return head.startswith(_IMAGE_MARKS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _described(video_id: str, path: Path) -> VideoFile:
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:  # a broken link is listed with the link's own time
-        return VideoFile(video_id, path, 0, path.lstat().st_mtime_ns)
-    return VideoFile(video_id, path, status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns)
+        return 0, os.lstat(path).st_mtime_ns
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns
 
 
-def _refuse_bad_ids(found: list[VideoFile]) -> None:
-    """Refuses names that cannot be ids, and pairs of names that a reader or another system takes for one."""
-    faults = [f"{video.video_id!a}: {fault}" for video in found if (fault := _fault_of(video.video_id))]
+def refuse_bad_ids(video_ids: Iterable[str]) -> None:
+    """Refuses ids that :func:`check_video_id` refuses, and pairs that a reader or another system takes for one.
+
+    Where there are more than a few, each is logged on a line of its own before the error counts them.
+
+    Raises:
+        InputError: there is such an id.
+    """
+    faults = []
     # Names that differ in case only stay: data sets made on Linux have them. Names that differ only in how an accent
     # is composed look the same everywhere and are one file on macOS.
     composed: dict[str, str] = {}
-    for video in found:
-        other = composed.setdefault(unicodedata.normalize("NFC", video.video_id), video.video_id)
-        if other != video.video_id:
-            faults.append(f"{other!a} and {video.video_id!a}: they differ only in how an accent is written")
-    if faults:
-        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise InputError(f"names that cannot be ids: {'; '.join(faults[:5])}{more}", "rename these files")
+    for video_id in video_ids:
+        if fault := _fault_of(video_id):
+            faults.append(f"{video_id!a}: {fault}")
+        elif not video_id.isascii():
+            other = composed.setdefault(unicodedata.normalize("NFC", video_id), video_id)
+            if other != video_id:
+                faults.append(f"{other!a} and {video_id!a}: they differ only in how an accent is written")
+    if not faults:
+        return
+    if len(faults) > _NAMED:
+        for fault in faults:
+            log.warning("%s", fault)
+    more = f" (and {len(faults) - _NAMED} more, listed above)" if len(faults) > _NAMED else ""
+    raise InputError(
+        f"{len(faults)} names that cannot be ids: {'; '.join(faults[:_NAMED])}{more}", "rename these files"
+    )
 
 
 def _looked_for() -> str:

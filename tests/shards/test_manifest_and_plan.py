@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from regionvlp.errors import ShardError
@@ -228,6 +230,51 @@ def test_a_plan_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     extended = read_plan(tmp_path)
     assert extended is not None
     assert extended.shards() == [0, 3]
+
+
+def test_a_plan_says_where_videos_lie_and_which_stretch_of_them_counts(tmp_path: Path) -> None:
+    rows = [
+        PlanRow(0, "a", 1, 2),
+        PlanRow(0, "k", 3, 4, "00000.tar", "k.mp4", 512),
+        PlanRow(1, "s", 5, 6, "long.mp4", start=1.5, end=None),
+    ]
+    write_plan(tmp_path, rows)
+    plan = read_plan(tmp_path)
+    assert plan is not None
+    assert list(plan) == rows
+    assert plan.rows(1) == rows[2:]
+
+
+def test_a_plan_of_plain_files_has_four_columns_and_is_read_so(tmp_path: Path) -> None:
+    """The form in which plans were written before there were other sources."""
+    columns = {"shard": [0, 0], "video_id": ["a", "b"], "bytes": [1, 2], "mtime_ns": [3, 4]}
+    types = [pa.int32(), pa.string(), pa.int64(), pa.int64()]
+    fields = [pa.field(name, kind, nullable=False) for name, kind in zip(columns, types, strict=True)]
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), tmp_path / "plan.parquet")
+    plan = read_plan(tmp_path)
+    assert plan is not None
+    assert list(plan) == [PlanRow(0, "a", 1, 3), PlanRow(0, "b", 2, 4)]
+    write_plan(tmp_path, plan)
+    assert pq.read_schema(tmp_path / "plan.parquet").names == list(columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"shard": [1, 0]}, "out of order"), ({"later": [1, 2]}, "its columns differ"), ({"bytes": ["1", "2"]}, "differ")],
+)
+def test_what_is_no_plan_is_refused(tmp_path: Path, change: dict[str, list[object]], message: str) -> None:
+    write_plan(tmp_path, [PlanRow(0, "a", 1, 2), PlanRow(0, "b", 1, 2)])
+    path = tmp_path / "plan.parquet"
+    table = pq.read_table(path)
+    for name, values in change.items():
+        kind = table.schema.field(name).type if name == "shard" else None
+        column = pa.array(values, kind)
+        place = table.column_names.index(name) if name in table.column_names else None
+        field = pa.field(name, column.type, nullable=False)
+        table = table.append_column(field, column) if place is None else table.set_column(place, field, column)
+    pq.write_table(table, path)
+    with pytest.raises(ShardError, match=message):
+        read_plan(tmp_path)
 
 
 def test_an_empty_plan_and_no_plan(tmp_path: Path) -> None:

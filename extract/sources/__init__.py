@@ -1,0 +1,7 @@
+"""What ``--videos`` may be, and how each becomes a listing and files for the decoder."""
+
+from __future__ import annotations
+
+from regionvlp.extract.sources.decoding import RowDecoder as RowDecoder
+from regionvlp.extract.sources.opening import open_source as open_source
+from regionvlp.extract.sources.source import Source as Source
