@@ -28,7 +28,7 @@ class RowDecoder:
     def submit(self, row: PlanRow) -> Future[DecodedVideo]:
         """Queues the video of a row; the future raises :class:`VideoError` where it gives no frames."""
         try:
-            return self._pool.submit(self._source.path(row), self._frames)
+            return self._pool.submit(self._source.path(row), self._frames, start=row.start, end=row.end)
         except VideoError as error:
             failed: Future[DecodedVideo] = Future()
             failed.set_exception(error)

@@ -101,15 +101,17 @@ class Child:
             self.usable = False
             raise InputError(**header["input_error"])
 
-    def decode(self, path: Path, count: int) -> DecodedVideo:
-        """Has the child read ``count`` frames of a video.
+    def decode(self, path: Path, count: int, start: float | None = None, end: float | None = None) -> DecodedVideo:
+        """Has the child read ``count`` frames of a video, or of its stretch from ``start`` to ``end``.
 
         Raises:
             VideoError: from the reader, or with reason ``timeout`` or ``decoder-crashed``.
         """
         self.served += 1
         deadline = time.monotonic() + self._settings.time_limit
-        request = json.dumps({"path": os.fspath(path), "count": count}).encode() + b"\n"
+        wanted: dict[str, Any] = {"path": os.fspath(path), "count": count}
+        wanted |= {name: edge for name, edge in (("start", start), ("end", end)) if edge is not None}
+        request = json.dumps(wanted).encode() + b"\n"
         try:
             self._requests.write(request)
             header = self._receive_header(deadline)

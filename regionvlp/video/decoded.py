@@ -24,9 +24,10 @@ class DecodedVideo:
         frames: F pictures, uint8 ``[height, width, 3]`` RGB, upright as a player shows them. Sizes may differ.
         frame_index: int64 [F], the position of each frame in display order, from 0, strictly rising.
         frame_time: float64 [F], seconds as the container stamps them (the first frame need not be at 0).
-        frames_announced: what the file promises: the larger of its header's count and its packets.
-        frames_decoded: how many frames really come out; the indices are spread over this many. Where only the
-            neighbourhood of key frames was decoded, every packet outside it counts as one frame.
+        frames_announced: what the file promises of the stretch asked for: the larger of its header's count and its
+            packets.
+        frames_decoded: how many frames of that stretch really come out; the indices are spread over this many. Where
+            only the neighbourhood of key frames was decoded, every packet outside it counts as one frame.
         packets_skipped: packets that the decoder refused, in the pass that gave the pictures.
         frames_read: how many frames were decoded to get these, over all passes, as far as the reader tells.
         reader: ``pyav``, ``decord``, ``torchcodec`` or ``pillow``.
@@ -56,7 +57,9 @@ def frame_times(indices: Sequence[int], stamps: Sequence[float | None], fps: flo
     return np.asarray(indices, dtype=np.float64) / fps
 
 
-def check_enough(path: Path, decoded: int, announced: int, min_decoded: float, faults: Sequence[str] = ()) -> None:
+def check_enough(
+    path: Path, decoded: int, announced: int, min_decoded: float, faults: Sequence[str] = (), window: object = ""
+) -> None:
     """Refuses a video that gives no frames, or too small a share of those it announces.
 
     Args:
@@ -65,14 +68,17 @@ def check_enough(path: Path, decoded: int, announced: int, min_decoded: float, f
         announced: frames that the file promises.
         min_decoded: the smallest share that is accepted, 0 to 1.
         faults: what the decoder said about packets it refused; the first is repeated in the message.
+        window: the stretch asked for, for the message.
 
     Raises:
         VideoError: stage ``decode``, reason ``no-frames`` or ``damaged``.
     """
     if announced == 0 and decoded == 0:
-        raise VideoError(f"'{path}' holds no frame", stage="decode", reason="no-frames")
+        raise VideoError(f"'{path}' holds no frame{window}", stage="decode", reason="no-frames")
     if decoded == 0 or decoded < min_decoded * announced:
         said = f": {faults[0]}" if faults else ""
         raise VideoError(
-            f"only {decoded} of {announced} frames of '{path}' can be decoded{said}", stage="decode", reason="damaged"
+            f"only {decoded} of {announced} frames of '{path}'{window} can be decoded{said}",
+            stage="decode",
+            reason="damaged",
         )

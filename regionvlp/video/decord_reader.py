@@ -18,24 +18,26 @@ from numpy.typing import NDArray
 from regionvlp.errors import VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
 from regionvlp.video.forward import read_forward
-from regionvlp.video.sampling import uniform_indices
 from regionvlp.video.survey import MP4, Survey, survey
+from regionvlp.video.window import Window, find_span
 
 decord.logging.set_level(decord.logging.QUIET)
 
 
-def read(path: Path, count: int, max_seconds: float | None, min_decoded: float) -> DecodedVideo:
+def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with decord; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
-    found = survey(path, max_seconds=max_seconds)
+    found = survey(path, max_seconds=window.end)
     video = _open(path)
     faults: list[str] = []
     if random_access := _is_exact(path, found, len(video)):
-        stamps = found.display_times()[: found.info.packets]
+        stamps = found.shown_times()
     else:
         truth = read_forward(path, found, ())
         stamps, faults = truth.stamps, truth.faults
-    check_enough(path, len(stamps), found.info.frames_announced, min_decoded, faults)
-    wanted = uniform_indices(len(stamps), count)
+    span = find_span(window, stamps, found.info.fps)
+    announced = max(found.info.frames_announced - span.first, len(span))
+    check_enough(path, len(span), announced, min_decoded, faults, window)
+    wanted = span.sample(count)
     try:
         frames = list(video.get_batch(wanted).asnumpy()) if random_access else _read_on(video, wanted)
     except (decord.DECORDError, StopIteration) as error:
@@ -44,8 +46,8 @@ def read(path: Path, count: int, max_seconds: float | None, min_decoded: float) 
         frames=frames,
         frame_index=np.asarray(wanted, dtype=np.int64),
         frame_time=frame_times(wanted, [stamps[index] for index in wanted], found.info.fps),
-        frames_announced=found.info.frames_announced,
-        frames_decoded=len(stamps),
+        frames_announced=announced,
+        frames_decoded=len(span),
         packets_skipped=len(faults),
         frames_read=len(frames) if random_access else len(stamps) + wanted[-1] + 1,
         reader="decord",

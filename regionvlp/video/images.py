@@ -9,21 +9,28 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionvlp.errors import VideoError
-from regionvlp.video.decoded import MAX_PIXELS, DecodedVideo
+from regionvlp.video.decoded import MAX_PIXELS, DecodedVideo, check_enough
 from regionvlp.video.failures import out_of_memory, read_head
+from regionvlp.video.window import Window
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def read_image(path: Path) -> DecodedVideo:
+def read_image(path: Path, window: Window | None = None) -> DecodedVideo:
     """Reads a picture as a video of one frame at time 0; of an animation, its first picture.
 
     Turned as its EXIF tag says; grey, palette and CMYK become RGB, transparency is dropped, 16 bits are scaled to 8.
+
+    Args:
+        path: the file.
+        window: a stretch that begins later holds no frame.
 
     Raises:
         VideoError: the file is missing, empty, cut off, no picture, or too large.
     """
     read_head(path)
+    if window and window.start > 0:
+        check_enough(path, 0, 0, 0.0, window=window)
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:

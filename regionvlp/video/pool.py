@@ -22,7 +22,7 @@ from regionvlp.video.readers import check_reader
 # A thread whose child cannot be killed (waiting for a dead network disk) is left behind.
 _JOIN_LIMIT = 10.0
 
-_Job = tuple[Path, int, "Future[DecodedVideo]"]
+_Job = tuple[Path, int, float | None, float | None, "Future[DecodedVideo]"]
 
 
 class DecodePool:
@@ -37,7 +37,7 @@ class DecodePool:
         time_limit: seconds one video may take; then its child is killed and replaced, and the future fails with
             reason ``timeout``.
         recycle_after: a child is replaced after so many videos, for libraries that leak.
-        max_seconds: use only the first so many seconds of each video.
+        max_seconds: use only the first so many seconds of each video, or of the stretch asked for.
         memory_limit_mb: memory one child may take on top of its libraries, None for no limit; beyond it a video fails
             with reason ``out-of-memory``. Enforced on Linux.
 
@@ -71,12 +71,15 @@ class DecodePool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, path: Path, count: int) -> Future[DecodedVideo]:
+    def submit(
+        self, path: Path, count: int, *, start: float | None = None, end: float | None = None
+    ) -> Future[DecodedVideo]:
         """Queues a video.
 
         Args:
             path: the file.
             count: frames wanted, at least 1.
+            start, end: the stretch to take them from, see :func:`~regionvlp.video.readers.read_frames`.
 
         Returns:
             A future that gives the frames or raises :class:`~regionvlp.errors.VideoError`; ``transient`` tells
@@ -91,7 +94,7 @@ class DecodePool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
-            self._jobs.put((path, count, future))
+            self._jobs.put((path, count, start, end, future))
         return future
 
     def child_pids(self) -> list[int]:
@@ -110,7 +113,7 @@ class DecodePool:
             while True:
                 job = self._jobs.get_nowait()
                 if job is not None:
-                    job[2].cancel()
+                    job[-1].cancel()
         for child in children:
             child.kill()
         for _ in self._threads:
@@ -143,12 +146,12 @@ class DecodePool:
         job = self._jobs.get()
         if job is None:
             return child, False
-        path, count, future = job
+        path, count, start, end, future = job
         if not future.set_running_or_notify_cancel():
             return child, True
         try:
             child = child or self._start_child()
-            future.set_result(child.decode(path, count))
+            future.set_result(child.decode(path, count, start, end))
         except Exception as error:
             future.set_exception(CancelledError("the pool was closed") if self._closed else error)
         if child and (not child.usable or child.served >= self._recycle_after):

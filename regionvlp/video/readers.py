@@ -15,11 +15,12 @@ from pathlib import Path
 from regionvlp.errors import InputError, nearest
 from regionvlp.video.decoded import DecodedVideo
 from regionvlp.video.find import IMAGE_SUFFIXES, looks_like_image
+from regionvlp.video.window import Window
 
 READERS = ("auto", "pyav", "decord", "torchcodec")
 
-# What every reader offers: (path, count, max_seconds, min_decoded) -> the frames.
-Reader = Callable[[Path, int, float | None, float], DecodedVideo]
+# What every reader offers: (path, count, window, min_decoded) -> the frames.
+Reader = Callable[[Path, int, Window, float], DecodedVideo]
 
 _INSTALL = {
     "pyav": "pip install av",
@@ -33,6 +34,8 @@ def read_frames(
     count: int,
     *,
     reader: str = "auto",
+    start: float | None = None,
+    end: float | None = None,
     max_seconds: float | None = None,
     min_decoded: float = 0.25,
 ) -> DecodedVideo:
@@ -45,20 +48,23 @@ def read_frames(
         path: the file. An image is known by its suffix, or by its first bytes if it has none.
         count: frames wanted, at least 1.
         reader: ``auto`` (PyAV), ``pyav``, ``decord`` or ``torchcodec``.
-        max_seconds: use the first so many seconds only, counted from the first frame.
+        start, end: take the frames with ``start <= time < end`` only, in seconds from the first frame of the file.
+            Their indices and times stay those of the whole file.
+        max_seconds: use the first so many seconds of that only.
         min_decoded: a video of which less than this share of the announced frames can be decoded is damaged.
 
     Raises:
         VideoError: the file gives no usable frames; ``reason`` is a key of :data:`~regionvlp.video.failures.REASONS`.
         InputError: the reader is unknown or not installed.
+        ValueError: ``start`` and ``end`` are no stretch of time.
     """
-    read = load_reader(reader)
+    read, window = load_reader(reader), Window.of(start, end, max_seconds)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES or (not suffix and looks_like_image(path)):
         from regionvlp.video.images import read_image
 
-        return read_image(path)
-    return read(path, count, max_seconds, min_decoded)
+        return read_image(path, window)
+    return read(path, count, window, min_decoded)
 
 
 def load_reader(reader: str) -> Reader:

@@ -34,6 +34,9 @@ MATROSKA = "matroska,webm"
 # Formats that hold no pictures but name files that do. A video in a folder must not lead to others.
 _LISTS = {"concat", "dash", "hls", "imf"}
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
+_TICK_EPSILON = 1e-6
+# The frame that is shown first is among so many packets; a smaller stamp further on is a jump of the clock.
+_REORDERED = 32
 # Where nothing in the file tells its rate, this one turns indices into seconds.
 _DEFAULT_FPS = 25.0
 
@@ -90,6 +93,10 @@ class Survey:
         if len(stamps) < len(self.pts):
             return [None] * len(self.pts)
         return [float(stamp * self.time_base) for stamp in sorted(stamps)]
+
+    def shown_times(self) -> list[float | None]:
+        """Returns the seconds of the frames that were asked for, in display order; all None where one has no time."""
+        return self.display_times()[: self.info.packets]
 
 
 def probe(path: Path, *, max_seconds: float | None = None) -> VideoInfo:
@@ -169,17 +176,20 @@ def survey(path: Path, *, max_seconds: float | None = None) -> Survey:
         pts: list[int | None] = []
         dts: list[int | None] = []
         keys: list[int] = []
-        discarded, last_duration, end = 0, 0, None
+        discarded, last_duration = 0, 0
+        begin: int | None = None
+        end: int | None = None
         limit = math.inf if max_seconds is None else max_seconds
         for packet in shown_packets(container, stream, path, faults=[]):
-            start = packet.dts if packet.pts is None else packet.pts
-            if end is None and start is not None and limit < math.inf:
-                end = int(start + limit / time_base)
             if is_past(packet, end):
                 break
             if packet.is_discard or (codec == "vp8" and _is_hidden_vp8(packet)):
                 discarded += 1
                 continue
+            shown = packet.dts if packet.pts is None else packet.pts
+            if limit < math.inf and shown is not None and (begin is None or (shown < begin and len(pts) < _REORDERED)):
+                # The first tick that is not asked for; a sum of binary fractions may miss it by a little.
+                begin, end = shown, shown + math.ceil(limit / time_base - _TICK_EPSILON)
             if packet.is_keyframe:
                 keys.append(len(pts))
             pts.append(packet.pts)

@@ -12,8 +12,8 @@ import numpy as np
 
 from regionvlp.errors import InputError, VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
-from regionvlp.video.sampling import uniform_indices
 from regionvlp.video.survey import MATROSKA, MP4, Survey, survey
+from regionvlp.video.window import Window, find_span
 
 try:
     from torchcodec.decoders import VideoDecoder
@@ -24,12 +24,14 @@ except (ImportError, OSError, RuntimeError) as error:  # a wheel for another tor
     ) from error
 
 
-def read(path: Path, count: int, max_seconds: float | None, min_decoded: float) -> DecodedVideo:
+def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with torchcodec; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
-    found = survey(path, max_seconds=max_seconds)
-    packets, announced = found.info.packets, found.info.frames_announced
-    check_enough(path, packets, announced, min_decoded)
-    wanted = uniform_indices(packets, count)
+    found = survey(path, max_seconds=window.end)
+    times = found.shown_times()
+    span = find_span(window, times, found.info.fps)
+    announced = max(found.info.frames_announced - span.first, len(span))
+    check_enough(path, len(span), announced, min_decoded, window=window)
+    wanted = span.sample(count)
     try:
         decoder = VideoDecoder(str(path.absolute()), dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=1)
         exact = _is_exact(path, found, decoder)
@@ -49,13 +51,12 @@ def read(path: Path, count: int, max_seconds: float | None, min_decoded: float) 
             reason="unreadable",
             hint="--decoder pyav reads it",
         )
-    times = found.display_times()
     return DecodedVideo(
         frames=frames,
         frame_index=np.asarray(wanted, dtype=np.int64),
         frame_time=frame_times(wanted, [times[index] for index in wanted], found.info.fps),
         frames_announced=announced,
-        frames_decoded=packets,
+        frames_decoded=len(span),
         packets_skipped=0,
         frames_read=len(frames),
         reader="torchcodec",

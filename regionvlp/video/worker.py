@@ -1,9 +1,10 @@
 """The child process of :class:`~regionvlp.video.pool.DecodePool`: decodes one video after another until told to stop.
 
-Protocol, nothing pickled: each request is a line of JSON on standard input, ``{"path": ..., "count": ...}``. Each
-answer goes to what was standard output when the process began: four bytes with the length of a header (big endian),
-the header in JSON, and the raw bytes of the pictures. The first answer, ``{"ready": true}``, says that the imports are
-done. Standard output itself is turned to standard error, so that the chatter of a library cannot get in between.
+Protocol, nothing pickled: each request is a line of JSON on standard input, ``{"path": ..., "count": ...}``, with
+``start`` and ``end`` where a stretch is meant. Each answer goes to what was standard output when the process began:
+four bytes with the length of a header (big endian), the header in JSON, and the raw bytes of the pictures. The first
+answer, ``{"ready": true}``, says that the imports are done. Standard output itself is turned to standard error, so that
+the chatter of a library cannot get in between.
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     _limit_memory(options.memory_mb)
     _send(answers, {"ready": True})
     while True:
-        request = json.loads(requests.get())
-        _answer(answers, request["path"], request["count"], options.reader, options.max_seconds)
+        _answer(answers, json.loads(requests.get()), options.reader, options.max_seconds)
 
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
@@ -57,9 +57,10 @@ def _listen(requests: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _answer(answers: IO[bytes], path: str, count: int, reader: str, max_seconds: float | None) -> None:
+def _answer(answers: IO[bytes], request: dict[str, Any], reader: str, max_seconds: float | None) -> None:
+    path, stretch = request.pop("path"), {"max_seconds": max_seconds, **request}
     try:
-        video = read_frames(Path(path), count, reader=reader, max_seconds=max_seconds)
+        video = read_frames(Path(path), reader=reader, **stretch)
     except VideoError as error:
         _send(answers, {"video_error": _fields(error)})
     except MemoryError:
