@@ -14,10 +14,10 @@ from regionvlp.errors import InputError
 from regionvlp.losses import (
     REGION_WORD_PRESETS,
     RegionWordSettings,
+    region_word_lean,
     region_word_loss,
     region_word_scores,
     region_word_similarity,
-    token_pairs,
 )
 from regionvlp.models import Encoded
 
@@ -120,14 +120,17 @@ def test_padding_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_blocks_are_laid_together_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_laid_together_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     video, text = side(3, 5, seed=1), side(4, 3, seed=2)
     whole = region_word_similarity(video=video, text=text, settings=SETTINGS[name])
+    gradients = torch.autograd.grad(whole.square().sum(), (video.tokens, text.tokens))
     assert whole.shape == (4, 3)
-    for at_once in (1, 2 * 5 * 3):
-        monkeypatch.setattr(token_pairs, "_AT_ONCE_CPU", at_once)
-        blocked = region_word_similarity(video=video, text=text, settings=SETTINGS[name])
-        torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-12)
+    for tile in ((1, 1), (10, 6)):
+        monkeypatch.setattr(region_word_lean, "_TILE_CPU", tile)
+        tiled = region_word_similarity(video=video, text=text, settings=SETTINGS[name])
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-12)
+        again = torch.autograd.grad(tiled.square().sum(), (video.tokens, text.tokens))
+        torch.testing.assert_close(again, gradients, rtol=0, atol=1e-12)
 
 
 def test_the_paper_contrasts_each_score_along_its_own_queries() -> None:
