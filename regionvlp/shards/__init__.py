@@ -6,6 +6,7 @@
     SHARDS/plan.parquet             which video belongs to which shard (imported sets have none)
     SHARDS/shard-00000.h5|.parquet  the data
     SHARDS/shard-00000.json         its receipt, written last: a shard without a receipt does not exist
+    SHARDS/.claims/                 who is at work on what; there during an extraction only
 
 Everything is exported from here and imported on first use, so that ``import regionvlp.shards`` costs nothing.
 """
@@ -16,6 +17,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regionvlp.shards.claims import Claim as Claim
+    from regionvlp.shards.claims import ClaimInfo as ClaimInfo
+    from regionvlp.shards.claims import ClaimLostError as ClaimLostError
+    from regionvlp.shards.claims import Claims as Claims
     from regionvlp.shards.files import remove_leftovers as remove_leftovers
     from regionvlp.shards.manifest import Manifest as Manifest
     from regionvlp.shards.plan import PlanRow as PlanRow
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from regionvlp.shards.writer import ShardWriter as ShardWriter
 
 _HOME = {
+    "claims": ["Claim", "ClaimInfo", "ClaimLostError", "Claims"],
     "files": ["remove_leftovers"],
     "manifest": ["Manifest"],
     "plan": ["PlanRow", "PlanTable", "read_plan", "write_plan"],

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, and JSON documents that notice when they were damaged.
 
-A file is written under a temporary name in its own folder (``shard-00000.h5.HOST-PID.tmp``), flushed to the disk, and
-renamed. What a killed process left behind is told by its pid and removed when the same file is next written.
+A file is written under a temporary name in its own folder (``shard-00000.h5.HOST-PIDsSTARTnCOUNT.tmp``), flushed to
+the disk, and renamed. What a killed process left behind is told by that name and removed when the same file is next
+written.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import hashlib
 import json
 import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from regionvlp.errors import ShardError
+from regionvlp.shards.process import ProcessName, this_process
 from regionvlp.shards.schema import SCHEMA_VERSION
 
-_HOST = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())[:64]
-_TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<host>[A-Za-z0-9_-]*)-(?P<pid>\d+)\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<owner>[A-Za-z0-9_-]*-\d+(?:s\d+)?)(?:n\d+)?\.tmp", re.DOTALL)
+_COUNT = count()
 
 
 def temporary_path(path: Path) -> Path:
-    """The name under which this process writes ``path`` before renaming it."""
-    return path.with_name(f"{path.name}.{_HOST}-{os.getpid()}.tmp")
+    """A name under which this process can write ``path`` before renaming it, another one at every call."""
+    return path.with_name(f"{path.name}.{this_process()}n{next(_COUNT)}.tmp")
 
 
 def is_temporary(name: str) -> bool:
@@ -34,18 +36,21 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def temporary_target(name: str) -> str | None:
+    """Name of the file that a temporary one is to become; None for other names."""
+    match = _TEMPORARY.fullmatch(name)
+    return match["target"] if match else None
+
+
 def in_use(name: str) -> bool:
     """True where the process that a temporary name belongs to is running on this machine."""
+    owner = _owner(name)
+    return owner is not None and owner.here and not owner.dead
+
+
+def _owner(name: str) -> ProcessName | None:
     match = _TEMPORARY.fullmatch(name)
-    if match is None or match["host"] != _HOST:
-        return False
-    try:
-        os.kill(int(match["pid"]), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return ProcessName.parse(match["owner"]) if match else None
 
 
 def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
@@ -62,8 +67,8 @@ def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
     for name in names:
-        match = _TEMPORARY.fullmatch(name)
-        if match and match["host"] == _HOST and target in (None, match["target"]) and not in_use(name):
+        owner = _owner(name)
+        if owner and owner.dead and target in (None, temporary_target(name)):
             (folder / name).unlink(missing_ok=True)
             removed.append(folder / name)
     return removed
@@ -74,6 +79,29 @@ def publish(temporary: Path, path: Path) -> None:
     flush(temporary)
     os.replace(temporary, path)
     _fsync_folder(path.parent)
+
+
+def publish_new(temporary: Path, path: Path) -> bool:
+    """Flushes ``temporary`` to the disk and gives it the name ``path`` as well, unless that is taken.
+
+    Returns:
+        False where ``path`` exists, which is then untouched.
+
+    Raises:
+        OSError: among others (``EPERM``, ``ENOTSUP``) where the file system has no hard links.
+    """
+    flush(temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    _fsync_folder(path.parent)
+    return True
+
+
+def has_no_links(error: OSError) -> bool:
+    """True for the error of a file system without hard links (mounted cloud drives)."""
+    return error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
@@ -98,22 +126,17 @@ def create_once(path: Path, text: str) -> bool:
     temporary = temporary_path(path)
     try:
         temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
+        return publish_new(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+        if not has_no_links(error):
             raise
         return _create_without_links(path, text)
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
-    return True
 
 
 def _create_without_links(path: Path, text: str) -> bool:
-    """For file systems without hard links (mounted cloud drives): exclusive, though not whole after a power cut."""
+    """For file systems without hard links: exclusive, though not whole after a power cut."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -46,11 +46,11 @@ class ShardReader(Mapping[str, VideoRegions]):
         self.failures: list[Failure] = []
         self._folder = folder
         self._max_open_files = max_open_files
-        self._shards: list[int] = []
+        self._data: dict[int, str] = {}  # shard -> name of its data file
         for receipt in read_receipts(folder):
             self.failures += receipt.failures
             if receipt.file is not None:
-                self._shards.append(receipt.shard)
+                self._data[receipt.shard] = receipt.file
         self._layouts: dict[int, Layout] = {}
         self._files: dict[int, DataFile] = {}
 
@@ -113,12 +113,12 @@ class ShardReader(Mapping[str, VideoRegions]):
     def __repr__(self) -> str:
         m = self.manifest
         size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
-        return f"<ShardReader {str(self._folder)!r}: {len(self._shards)} shards, {m.format}, {m.dtype} {size} a video>"
+        return f"<ShardReader {str(self._folder)!r}: {len(self._data)} shards, {m.format}, {m.dtype} {size} a video>"
 
     @cached_property
     def _index(self) -> VideoIndex:
         ids = format_of(self.manifest).read_ids
-        index = build_index((shard, ids(self._path(shard), self.manifest)) for shard in self._shards)
+        index = build_index((shard, ids(self._path(shard), self.manifest)) for shard in self._data)
         for video_id, first, second in index.duplicates():
             raise ShardError(
                 f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}",
@@ -141,7 +141,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return close or "ids are paths below the folder that was extracted, extension included"
 
     def _path(self, shard: int) -> Path:
-        return self._folder / self.manifest.data_name(shard)
+        return self._folder / self._data[shard]
 
     def _layout(self, shard: int) -> Layout:
         layout = self._layouts.get(shard)

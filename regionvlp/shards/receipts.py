@@ -17,9 +17,10 @@ from typing import Any
 
 from regionvlp import __version__
 from regionvlp.errors import ShardError
-from regionvlp.shards.files import document_text, read_document, replacing
-from regionvlp.shards.schema import SCHEMA_VERSION, shard_stem
+from regionvlp.shards.files import create_once, document_text, read_document, replacing
+from regionvlp.shards.schema import SCHEMA_VERSION, ShardSpec, shard_stem
 
+_DATA_NAME = re.compile(r"shard-(\d{5,})(?:-[0-9a-f]{12})?\.(?:h5|parquet)")
 _RECEIPT_NAME = re.compile(r"shard-(\d{5,})\.json")
 
 
@@ -69,7 +70,7 @@ class Receipt:
 
     Attributes:
         shard: its number.
-        file: name of the data file beside the receipt, None where every video failed.
+        file: name of the data file beside the receipt (see :func:`data_files`), None where every video failed.
         format: ``hdf5`` or ``parquet``.
         bytes, sha256: of the data file; 0 and None where there is none.
         videos, frames, regions: what the data file holds.
@@ -99,11 +100,21 @@ class Receipt:
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
-        """Writes the receipt into ``folder``, whole or not at all."""
-        values = asdict(self)
-        values = {"schema_version": values.pop("schema_version"), **values}
+        """Writes the receipt into ``folder``, whole or not at all; one that is there is replaced."""
         with replacing(receipt_path(folder, self.shard)) as temporary:
-            temporary.write_text(document_text(values), encoding="utf-8")
+            temporary.write_text(self._text(), encoding="utf-8")
+
+    def write_first(self, folder: Path) -> bool:
+        """Writes the receipt of a shard that has none; of several writers at once exactly one succeeds.
+
+        Returns:
+            False where the shard has a receipt, which is then untouched.
+        """
+        return create_once(receipt_path(folder, self.shard), self._text())
+
+    def _text(self) -> str:
+        values = asdict(self)
+        return document_text({"schema_version": values.pop("schema_version"), **values})
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
@@ -128,6 +139,21 @@ class Receipt:
 def receipt_path(folder: Path, number: int) -> Path:
     """Where the receipt of shard ``number`` lies."""
     return folder / f"{shard_stem(number)}.json"
+
+
+def data_files(folder: Path, manifest: ShardSpec, number: int) -> list[Path]:
+    """Every data file of a shard: ``shard-00012.h5``, and such with the beginning of a checksum in the name.
+
+    The second kind arises where the first name was taken. Which one counts is written in the receipt.
+    """
+    usual = folder / manifest.data_name(number)
+    return sorted(path for path in folder.glob(f"{usual.stem}*{usual.suffix}") if names_shard(path.name) == number)
+
+
+def names_shard(name: str) -> int | None:
+    """Number of the shard that a data file's name belongs to; None for any other name."""
+    match = _DATA_NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def lost_shards(folder: Path) -> list[int]:

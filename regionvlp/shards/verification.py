@@ -6,7 +6,6 @@ In: a folder. Out: a list of faults, empty where the folder is whole and its pla
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from regionvlp.shards.formats import Layout, format_of
 from regionvlp.shards.index import build_index
 from regionvlp.shards.manifest import MANIFEST_NAME, Manifest
 from regionvlp.shards.plan import PLAN_NAME, PlanTable, read_plan
-from regionvlp.shards.receipts import Receipt, finished_shards, receipt_path
+from regionvlp.shards.receipts import Receipt, data_files, finished_shards, names_shard, receipt_path
 from regionvlp.shards.schema import find_problem
-
-_DATA_NAME = re.compile(r"shard-(\d{5,})\.(h5|parquet)")
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,10 @@ class _Verification:
         for name in sorted(os.listdir(self._folder)):
             if is_temporary(name) and not in_use(name):
                 self._fault(None, name, "left by a process that ended while writing; delete it")
-            data = _DATA_NAME.fullmatch(name)
-            if data and (int(data[1]) not in finished or name != self._manifest.data_name(int(data[1]))):
-                self._fault(int(data[1]), name, "data without a receipt")
+            shard = names_shard(name)
+            suffix = Path(self._manifest.data_name(0)).suffix
+            if shard is not None and (shard not in finished or Path(name).suffix != suffix):
+                self._fault(shard, name, "data without a receipt")
         if self._plan is None and self._needs_plan:
             self._fault(None, PLAN_NAME, "missing, so nothing tells which videos there should be")
         if self._plan is not None:
@@ -114,19 +112,29 @@ class _Verification:
             except ShardError as error:
                 self._fault(shard, name, error.message)
                 continue
-            wanted = self._manifest.data_name(shard) if receipt.videos else None
-            if receipt.file != wanted or receipt.format != self._manifest.format:
+            if not self._names_data(receipt):
+                wanted = self._manifest.data_name(shard) if receipt.videos else None
                 self._fault(shard, name, f"names the data file {receipt.file!r}, expected {wanted!r}")
                 continue
-            if receipt.file is None and (self._folder / self._manifest.data_name(shard)).exists():
-                self._fault(shard, self._manifest.data_name(shard), "the receipt says that there is no data file")
+            for path in data_files(self._folder, self._manifest, shard):
+                if receipt.file is None:
+                    self._fault(shard, path.name, "the receipt says that there is no data file")
+                elif path.name != receipt.file:
+                    self._fault(shard, path.name, f"data without a receipt: that of its shard names {receipt.file!r}")
             try:
                 ids = self._check_data(receipt)
             except ShardError as error:
-                self._fault(shard, self._manifest.data_name(shard), error.message)
+                self._fault(shard, receipt.file or name, error.message)
                 continue
             self._check_rows(receipt, ids)
             yield shard, ids
+
+    def _names_data(self, receipt: Receipt) -> bool:
+        """Whether a receipt names a data file that can be its shard's, or none where there are no rows."""
+        if receipt.format != self._manifest.format or (receipt.file is None) != (receipt.videos == 0):
+            return False
+        suffix = Path(self._manifest.data_name(0)).suffix
+        return receipt.file is None or (names_shard(receipt.file) == receipt.shard and receipt.file.endswith(suffix))
 
     def _check_data(self, receipt: Receipt) -> list[str]:
         """Checks the data file of a receipt and returns the ids of its rows; raises ShardError at the first fault."""

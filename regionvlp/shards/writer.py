@@ -1,22 +1,35 @@
-"""Writes one shard: data under a temporary name, flushed, renamed, and only then its receipt.
+"""Writes one shard: data under a temporary name, flushed, named, and only then its receipt.
 
 In: videos of one shard, one by one, and what failed. Out: a data file and a :class:`Receipt`, or nothing at all.
+
+The receipt decides, and it names its data. Two writers of one shard at the same moment, on machines that know nothing
+of each other, end with one of the two pairs: a name that is taken is never written over (the second calls its file by
+its own checksum instead), of several first receipts exactly one is written, and a data file is removed only when there
+is a receipt that names another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
-from regionvlp.shards.files import publish, remove_leftovers, sha256_of, temporary_path
+from regionvlp.shards.files import (
+    has_no_links,
+    publish,
+    publish_new,
+    remove_leftovers,
+    sha256_of,
+    temporary_path,
+)
 from regionvlp.shards.formats import DataWriter, format_of
 from regionvlp.shards.manifest import Manifest
-from regionvlp.shards.receipts import Failure, Partial, Receipt, library_versions, receipt_path
+from regionvlp.shards.receipts import Failure, Partial, Receipt, data_files, library_versions, receipt_path
 from regionvlp.shards.schema import check_regions
 
 
@@ -28,13 +41,14 @@ class ShardWriter:
         folder: the shard folder.
         number: of the shard.
         manifest: of the folder, as :meth:`Manifest.create_or_check` returned it.
+        replaces: the receipt that the new one is to take the place of, with its data; none by default.
 
     Raises:
-        ShardError: the shard has a receipt already.
+        ShardError: the shard has a receipt already, or not the one to be replaced.
     """
 
-    def __init__(self, folder: Path, number: int, manifest: Manifest) -> None:
-        self._folder, self._number, self._manifest = folder, number, manifest
+    def __init__(self, folder: Path, number: int, manifest: Manifest, *, replaces: Receipt | None = None) -> None:
+        self._folder, self._number, self._manifest, self._replaces = folder, number, manifest, replaces
         self._path = folder / manifest.data_name(number)
         self._temporary = temporary_path(self._path)
         self._file: DataWriter | None = None
@@ -80,6 +94,7 @@ class ShardWriter:
         versions: Mapping[str, str] | None = None,
         detector: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
+        publishing: AbstractContextManager[bool] | None = None,
     ) -> Receipt:
         """Publishes data and receipt. A shard without a single video has a receipt only.
 
@@ -89,13 +104,16 @@ class ShardWriter:
             versions: see :func:`library_versions`, which is the default.
             detector: identity of the detector; the manifest's by default.
             timings: seconds by name.
+            publishing: entered around all that changes the folder, after the data was written and summed; yields
+                whether nobody else can publish this shard meanwhile (see :meth:`~.claims.Claim.publishing`). By
+                default nobody else is at it.
 
         Returns:
             The receipt as written.
 
         Raises:
             ShardError: a video both failed and was added, another run finished the shard meanwhile, or the disk
-                refuses. This writer then wrote no shard.
+                refuses. This writer then wrote no shard. What ``publishing`` raises is passed on.
         """
         self._refuse_over()
         both = next((failure.video_id for failure in failures if failure.video_id in self._ids), None)
@@ -120,29 +138,90 @@ class ShardWriter:
                 detector=dict(self._manifest.detector if detector is None else detector),
                 timings=dict(timings or {}),
             )
-            self._refuse_done()
-            self._publish(receipt)
+            with nullcontext(True) if publishing is None else publishing as alone:
+                self._refuse_done()
+                receipt = self._publish(receipt, alone)
         self._over = True
         return receipt
 
-    def _publish(self, receipt: Receipt) -> None:
+    def _publish(self, receipt: Receipt, alone: bool) -> Receipt:
         try:
-            if receipt.file is None:
-                # What a run that was killed between data and receipt may have left.
-                self._path.unlink(missing_ok=True)
-            else:
-                publish(self._temporary, self._path)
-            receipt.write(self._folder)
-        except BaseException:
-            # In this order, so that at no moment a receipt stands for data that is gone.
-            receipt_path(self._folder, self._number).unlink(missing_ok=True)
-            self._path.unlink(missing_ok=True)
+            if receipt.file is not None:
+                receipt = replace(receipt, file=self._publish_data(receipt))
+            if self._replaces is not None:
+                receipt.write(self._folder)
+            elif not receipt.write_first(self._folder):
+                self._remove_own(receipt)
+                raise self._done_already()
+        except BaseException as error:
+            # Where somebody else may be publishing the same bytes, what is there stays for the next worker to judge.
+            if alone and not isinstance(error, ShardError):
+                self._take_back(receipt)
             raise
+        # Only now is it known what is garbage. Data of one who replaces the same receipt may yet be named by theirs.
+        if self._replaces is None:
+            self._remove_unnamed(receipt.file)
+        elif self._replaces.file not in (None, receipt.file):
+            (self._folder / str(self._replaces.file)).unlink(missing_ok=True)
+        return receipt
+
+    def _publish_data(self, receipt: Receipt) -> str:
+        """Gives the data its name and returns that.
+
+        Data that takes the place of other data never gets a name that a reader may know already.
+        """
+        assert receipt.sha256 is not None
+        by_checksum = self._path.with_stem(f"{self._path.stem}-{receipt.sha256[:12]}")
+        if self._replaces is None:
+            try:
+                if publish_new(self._temporary, self._path) or self._lies_there(receipt):
+                    return self._path.name
+            except OSError as error:
+                if not has_no_links(error):
+                    raise
+        publish(self._temporary, by_checksum)
+        return by_checksum.name
+
+    def _lies_there(self, receipt: Receipt) -> bool:
+        """Whether the very same data has the shard's name: from a run that was killed before it wrote the receipt."""
+        try:
+            return self._path.stat().st_size == receipt.bytes and sha256_of(self._path) == receipt.sha256
+        except FileNotFoundError:  # removed just now by one who finished the shard
+            return False
+
+    def _take_back(self, receipt: Receipt) -> None:
+        """Undoes what :meth:`_publish` did before it failed: the receipt first, so that none stands without data."""
+        if self._replaces is None:
+            receipt_path(self._folder, self._number).unlink(missing_ok=True)
+            self._remove_unnamed(None)
+        else:
+            with suppress(ShardError):
+                self._remove_unnamed(Receipt.read(receipt_path(self._folder, self._number)).file)
+
+    def _remove_own(self, mine: Receipt) -> None:
+        """Removes the data of a receipt that came too late, unless the one that is there names the same file."""
+        with suppress(ShardError):
+            theirs = Receipt.read(receipt_path(self._folder, self._number))
+            if mine.file is not None and mine.file != theirs.file:
+                (self._folder / mine.file).unlink(missing_ok=True)
+
+    def _remove_unnamed(self, named: str | None) -> None:
+        """Removes the shard's data files but the one of its receipt."""
+        for path in data_files(self._folder, self._manifest, self._number):
+            if path.name != named:
+                path.unlink(missing_ok=True)
 
     def _refuse_done(self) -> None:
         path = receipt_path(self._folder, self._number)
-        if path.exists():
-            raise ShardError(f"shard {self._number} is done already: {path} exists", "delete the receipt to redo it")
+        if self._replaces is None:
+            if path.exists():
+                raise self._done_already()
+        elif Receipt.read(path) != self._replaces:
+            raise ShardError(f"the receipt of shard {self._number} changed meanwhile", "run again")
+
+    def _done_already(self) -> ShardError:
+        path = receipt_path(self._folder, self._number)
+        return ShardError(f"shard {self._number} is done already: {path} exists", "delete the receipt to redo it")
 
     def _refuse_over(self) -> None:
         # Going on after a failed write would leave out what was added before it.

@@ -101,7 +101,7 @@ def test_leftovers_are_found_unless_their_process_lives(shard_set: ShardSet) -> 
     mine = temporary_path(folder / "shard-00007.h5")
     mine.touch()
     assert verify(folder) == []
-    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}.tmp", "-999999999.tmp"))
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}s", "-999999999s"))
     dead.touch()
     assert [fault.file for fault in verify(folder)] == [dead.name]
 

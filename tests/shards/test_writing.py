@@ -214,11 +214,11 @@ def test_killed_while_adding(folder: Path, make_video: MakeVideo) -> None:
     "moment",
     [
         "os.fsync = die",
-        "os.replace = die",
-        "Receipt.write = die",
-        "keep = os.replace\nos.replace = lambda a, b: die() if str(b).endswith('.json') else keep(a, b)",
+        "os.link = die",
+        "Receipt.write_first = die",
+        "keep = os.link\nos.link = lambda a, b: die() if str(b).endswith('.json') else keep(a, b)",
     ],
-    ids=["before flushing", "before renaming", "before the receipt", "before the receipt has its name"],
+    ids=["before flushing", "before the name", "before the receipt", "before the receipt has its name"],
 )
 def test_killed_while_finishing(folder: Path, make_video: MakeVideo, moment: str) -> None:
     done = run_child(folder, f"writer.add(video(0))\n{moment}\nwriter.finish()")
@@ -233,7 +233,7 @@ def test_leftovers_of_the_living_and_of_other_machines_stay(tmp_path: Path) -> N
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     mine = temporary_path(tmp_path / "shard-00000.h5")
-    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}.tmp", f"-{child.pid}.tmp"))
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}s", f"-{child.pid}s"))
     elsewhere = tmp_path / f"shard-00000.h5.another-host-{child.pid}.tmp"
     stranger = tmp_path / "notes.tmp"
     for path in (mine, dead, elsewhere, stranger):
