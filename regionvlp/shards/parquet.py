@@ -29,6 +29,7 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards.formats import Layout, check_embedded, unreadable
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import Column
+from regionvlp.shards.sink import Sink
 
 # Larger than any column of one video, so that a column is never split into pages.
 _PAGE_BYTES = 2**30
@@ -40,8 +41,9 @@ class ParquetWriter:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._manifest = manifest
         self._schema = _schema(manifest)
+        self._sink = Sink(path)
         self._writer = pq.ParquetWriter(
-            path,
+            self._sink,
             self._schema,
             compression="none",
             use_dictionary=False,
@@ -61,13 +63,18 @@ class ParquetWriter:
             arrays.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(frame)]))
         arrays += [pa.nulls(1, pa.binary())] * (self._manifest.frames - frames)
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=1)
+        self._sink.raise_error()
 
     def close(self) -> None:
         self._writer.close()
+        self._sink.close()
+        self._sink.raise_error()
 
     def abort(self) -> None:
-        with suppress(OSError):
+        self._sink.drop()
+        with suppress(OSError, pa.ArrowException):
             self._writer.close()
+        self._sink.close()
 
 
 open_writer = ParquetWriter

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from regionvlp.errors import ShardError
 from regionvlp.shards.files import replacing
+from regionvlp.shards.sink import new_file
 
 PLAN_NAME = "plan.parquet"
 UNKNOWN = -1  # bytes or time of change of a file that nobody looked at yet: a list of millions is planned unopened
@@ -131,9 +132,9 @@ def write_plan(folder: Path, plan: PlanTable | Iterable[PlanRow]) -> None:
     assert plan.is_ascending(), "plan rows must be ascending by shard"
     table = plan.table
     used = [field.name for field in _SCHEMA if not field.nullable or table.column(field.name).null_count < len(table)]
-    with replacing(folder / PLAN_NAME) as temporary:
+    with replacing(folder / PLAN_NAME) as temporary, new_file(temporary) as sink:
         pq.write_table(
-            table.select(used), temporary, row_group_size=_ROWS_AT_ONCE, compression="zstd", write_page_checksum=True
+            table.select(used), sink, row_group_size=_ROWS_AT_ONCE, compression="zstd", write_page_checksum=True
         )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,11 @@ def read_receipts(folder: Path) -> Iterator[Receipt]:
 
 def library_versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that decide the numbers, found without importing them."""
+    return dict(_library_versions())
+
+
+@cache
+def _library_versions() -> dict[str, str]:
     versions = {"regionvlp": __version__, "python": platform.python_version()}
     for name in ("torch", "torchvision", "av", "decord", "torchcodec", "numpy", "h5py", "pyarrow"):
         try:

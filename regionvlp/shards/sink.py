@@ -1,19 +1,21 @@
-"""The file that HDF5 writes into, which never tells HDF5 that a write failed.
+"""The file that HDF5 and Arrow write into, which never tells them that a write failed.
 
 HDF5 cannot let go of a file whose last pieces it could not write: after a full disk it keeps the file in its caches,
 tries again at every turn, and ends the process with a segmentation fault. So it is told that all went well, what it
-writes from then on is dropped, and the caller raises the error that is kept here.
+writes from then on is dropped, and the caller raises the error that is kept here. Arrow would cope, but this way every
+byte of a shard folder is written by calls of :mod:`os`, where tests make each of them fail in turn.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 class Sink:
-    """A new file at ``path``, open for reading and writing; the methods are those that h5py asks of a file object.
+    """A new file at ``path``, open for reading and writing; the methods are those that h5py and pyarrow ask of a file.
 
     Attributes:
         error: what the first failed call raised, None while all is well. An interrupt that arrives in the middle of a
@@ -26,6 +28,11 @@ class Sink:
         self._position = 0
         self._dropping = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._descriptor < 0
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves to ``offset`` from the start, from here, or from the end of the file."""
         bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._descriptor).st_size}
@@ -36,13 +43,14 @@ class Sink:
         """The position in bytes."""
         return self._position
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: memoryview | bytes) -> int:
         """Writes all of ``data`` at the position, or drops it after an error."""
+        view = memoryview(data)
 
         def write() -> None:
             done = 0
-            while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], self._position + done)
+            while done < len(view):
+                done += os.pwrite(self._descriptor, view[done:], self._position + done)
 
         self._attempt(write)
         self._position += len(data)
@@ -88,3 +96,17 @@ class Sink:
             call()
         except BaseException as error:
             self.error, self._dropping = error, True
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Sink]:
+    """Yields a :class:`Sink` at ``path``, closes it, and raises what went wrong with it before anything else."""
+    sink = Sink(path)
+    try:
+        yield sink
+    except Exception:
+        sink.raise_error()  # what a library stumbled over after a write failed says less than the failure
+        raise
+    finally:
+        sink.close()
+    sink.raise_error()
