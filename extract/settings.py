@@ -38,7 +38,7 @@ class ShardSettings(Config):
     """How the result lies on disk."""
 
     format: Literal["hdf5", "parquet"] = "hdf5"
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
     size: int = Field(512, ge=1, le=100_000)
 
 

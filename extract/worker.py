@@ -212,9 +212,9 @@ class _Shard:
             frame_time=decoded.frame_time,
             image_size=[(frame.shape[0], frame.shape[1]) for frame in decoded.frames],
             slots=self.manifest.regions,
-            dtype=self.manifest.dtype,
+            dtype=self.manifest.memory_dtype.name,
         )
-        if problem := find_problem(regions):
+        if problem := find_problem(regions, self.manifest):
             raise VideoError(problem, stage="detect", reason="bad-numbers")
         if decoded.packets_skipped or decoded.frames_decoded < decoded.frames_announced:
             self.tally.partial.append(

@@ -22,6 +22,7 @@ OPTION_KEYS = {
     "frames": "video.frames",
     "decoder": "video.decoder",
     "format": "shards.format",
+    "dtype": "shards.dtype",
     "shard_size": "shards.size",
 }
 
@@ -35,6 +36,7 @@ OPTION_KEYS = {
     help="auto, toy, a name of 'regionvlp weights list', or a folder or weights file.  [auto]",
 )
 @click.option("--format", metavar="hdf5|parquet", help="How the shards are stored.  [hdf5]")
+@click.option("--dtype", metavar="float16|float32|uint8", help="How the features are stored.  [float16]")
 @click.option("--frames", type=int, help="Frames per video, one from each equal segment.  [8]")
 @click.option("--regions", type=int, help="Regions per frame.  [30]")
 @click.option("--shard-size", type=int, help="Videos per shard.  [512]")

@@ -21,7 +21,7 @@ from regionvlp.data.sampling import Sampling, choose_frames
 from regionvlp.data.settings import DataSettings
 from regionvlp.data.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, ShardError
-from regionvlp.regions import VideoRegions, location_vectors
+from regionvlp.regions import VideoRegions, cast_features, location_vectors
 
 
 class VideoSample(TypedDict):
@@ -120,7 +120,7 @@ class RegionVideos(Dataset[VideoSample]):
             raise ShardError(f"the regions of {video_id} hold values that are no numbers", "extract the video again")
         slots, mask = self._slots(regions)
         rows = np.arange(len(slots))[:, None]
-        features = regions.features[rows, slots].astype(np.float32)
+        features = cast_features(regions.features[rows, slots], np.float32)
         location = location_vectors(regions.boxes[rows, slots], regions.image_size, self.settings.loc_dim)
         # With edge padding the slots repeat the last region, of which a frame without any has none.
         blank = ~mask if self.settings.padding == "zeros" else ~mask.any(axis=1)

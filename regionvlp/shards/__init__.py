@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regionvlp.shards.batch import RegionBatch as RegionBatch
     from regionvlp.shards.claims import Claim as Claim
     from regionvlp.shards.claims import ClaimInfo as ClaimInfo
     from regionvlp.shards.claims import ClaimLostError as ClaimLostError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from regionvlp.shards.writer import ShardWriter as ShardWriter
 
 _HOME = {
+    "batch": ["RegionBatch"],
     "claims": ["Claim", "ClaimInfo", "ClaimLostError", "Claims"],
     "files": ["remove_leftovers"],
     "manifest": ["Manifest"],

@@ -11,13 +11,12 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regionvlp.errors import ShardError
-from regionvlp.regions import VideoRegions
 from regionvlp.shards.manifest import Manifest
 
 
@@ -51,8 +50,8 @@ class Layout:
 class DataWriter(Protocol):
     """Writes one data file, video by video, to the path it was made with."""
 
-    def add(self, regions: VideoRegions) -> None:
-        """Appends one checked video."""
+    def add(self, video_id: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Appends one video: every column of the spec, [F, ...], C-contiguous, in the stored dtype."""
 
     def close(self) -> None:
         """Writes what is left and closes the file. The file is whole only where this did not raise."""

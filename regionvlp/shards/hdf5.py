@@ -3,19 +3,20 @@
 =============== ================== =======================================================================
 ``video_id``    [N] UTF-8          ids
 ``num_frames``  [N] int32          frames of each video; slots past it were never written and read as zeros
-``features``    [N, S, R, C]       one unfiltered chunk per frame, in the file in the order of writing
-small columns   [N, S, ...]        contiguous, see :mod:`regionvlp.shards.schema`
+``features``    [N, S, R, C]       one unfiltered chunk per frame
+small columns   [N, S, ...]        one unfiltered chunk per video, see :mod:`regionvlp.shards.schema`
 =============== ================== =======================================================================
 
 The attribute ``manifest`` of the file holds the manifest as JSON; no time stamps, so the same input gives the same
 bytes. Chunks of one frame without a filter: gzip was measured 40 times slower to read at random for 19 % less space,
-and automatic chunks 20 times slower for none.
+and automatic chunks 20 times slower for none. The chunks of a video are written one after the other, so that they lie
+together: a frame is two places on the disk.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,46 +25,58 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.regions import VideoRegions
 from regionvlp.shards.formats import Layout, check_embedded, unreadable
 from regionvlp.shards.manifest import Manifest
+from regionvlp.shards.schema import Column
 from regionvlp.shards.sink import Sink
 
 
 class Hdf5Writer:
-    """See :class:`regionvlp.shards.formats.DataWriter`. Only the small columns are held in memory."""
+    """See :class:`regionvlp.shards.formats.DataWriter`. Holds the ids and one video at a time."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self._manifest = manifest
+        self._slots, self._small, self._features = manifest.frames, manifest.small_columns, manifest.features
         self._ids: list[str] = []
-        self._small: list[dict[str, NDArray[Any]]] = []
+        self._lengths: list[int] = []
         self._sink = Sink(path)
         self._file = h5py.File(path, "w", driver="fileobj", fileobj=self._sink)
         self._file.attrs["manifest"] = json.dumps(manifest.as_dict())
-        column, slots = manifest.features, manifest.frames
-        self._features = self._file.create_dataset(
-            "features",
-            shape=(0, slots, *column.shape),
-            maxshape=(None, slots, *column.shape),
-            dtype=column.dtype,
-            chunks=(1, 1, *column.shape),
-        )
-        self._features.attrs["about"] = column.about
+        self._data = {column.name: self._create(column) for column in manifest.column.values()}
 
-    def add(self, regions: VideoRegions) -> None:
-        row = len(self._ids)
-        with self._reporting():
-            self._features.resize(row + 1, axis=0)
-            for slot, frame in enumerate(np.ascontiguousarray(regions.features)):
-                self._features.id.write_direct_chunk((row, slot, 0, 0), frame)
-        self._ids.append(regions.video_id)
-        self._small.append(
-            {column.name: getattr(regions, column.name).copy() for column in self._manifest.small_columns}
+    def _create(self, column: Column) -> Any:
+        data = self._file.create_dataset(
+            column.name,
+            shape=(0, self._slots, *column.shape),
+            maxshape=(None, self._slots, *column.shape),
+            dtype=column.dtype,
+            chunks=(1, 1 if column.name == "features" else self._slots, *column.shape),
         )
+        data.attrs["about"] = column.about
+        return data.id
+
+    def add(self, video_id: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        row, frames = len(self._ids), len(columns["features"])
+        with self._reporting():
+            for column in self._small:
+                values = columns[column.name]
+                if frames < self._slots:
+                    values = np.concatenate([values, np.zeros((self._slots - frames, *column.shape), column.dtype)])
+                self._write(column, row, 0, values)
+            for slot, frame in enumerate(columns["features"]):
+                self._write(self._features, row, slot, frame)
+        self._ids.append(video_id)
+        self._lengths.append(frames)
+
+    def _write(self, column: Column, row: int, slot: int, values: NDArray[Any]) -> None:
+        data = self._data[column.name]
+        if slot == 0:
+            data.set_extent((row + 1, self._slots, *column.shape))
+        data.write_direct_chunk((row, slot, *(0 for _ in column.shape)), values)
 
     def close(self) -> None:
         with self._reporting():
-            self._write_small()
+            self._file.create_dataset("video_id", data=self._ids, dtype=h5py.string_dtype())
+            self._file.create_dataset("num_frames", data=np.array(self._lengths, "<i4"))
             self._file.close()
             self._sink.close()
 
@@ -83,17 +96,6 @@ class Hdf5Writer:
             raise OSError(str(error)) from error
         self._sink.raise_error()
 
-    def _write_small(self) -> None:
-        file, rows = self._file, len(self._ids)
-        file.create_dataset("video_id", data=self._ids, dtype=h5py.string_dtype())
-        lengths = [len(small["frame_index"]) for small in self._small]
-        file.create_dataset("num_frames", data=np.array(lengths, "<i4"))
-        for column in self._manifest.small_columns:
-            values = np.zeros((rows, self._manifest.frames, *column.shape), column.dtype)
-            for row, small in enumerate(self._small):
-                values[row, : lengths[row]] = small[column.name]
-            file.create_dataset(column.name, data=values).attrs["about"] = column.about
-
 
 open_writer = Hdf5Writer
 
@@ -109,25 +111,35 @@ def read_layout(path: Path, manifest: Manifest) -> Layout:
     """See :class:`regionvlp.shards.formats.Format`."""
     with _reading(path, manifest) as file:
         rows, slots = len(file["video_id"]), manifest.frames
-        columns = {}
-        for column in manifest.small_columns:
-            data = file[column.name]
-            start = data.id.get_offset()
-            if data.shape != (rows, slots, *column.shape) or data.dtype != column.dtype or start is None:
-                raise unreadable(path, f"'{column.name}' is not stored as the schema says")
-            columns[column.name] = start + np.arange(rows, dtype=np.int64) * (slots * column.frame_bytes)
-        features = np.full((rows, slots), -1, np.int64)
-        data = file["features"]
-        wanted = manifest.features
-        if data.shape != (rows, slots, *wanted.shape) or data.dtype != wanted.dtype:
-            raise unreadable(path, "'features' is not stored as the schema says")
+        columns = {column.name: _offsets(path, file, column, (rows, slots), 1) for column in manifest.small_columns}
+        features = _offsets(path, file, manifest.features, (rows, slots), slots)
+        num_frames = file["num_frames"][:]
+    starts = {name: offsets[:, 0] for name, offsets in columns.items()}
+    if any((start < 0).any() for start in starts.values()):
+        raise unreadable(path, "a column has no place for some videos")
+    return Layout(num_frames, starts, features).check(path)
 
-        def note(chunk: Any) -> None:
-            if chunk.size == wanted.frame_bytes:
-                features[chunk.chunk_offset[:2]] = chunk.byte_offset
 
-        data.id.chunk_iter(note)
-        return Layout(file["num_frames"][:], columns, features).check(path)
+def _offsets(path: Path, file: Any, column: Column, size: tuple[int, int], chunks: int) -> NDArray[np.int64]:
+    """[N, chunks] byte offsets of a column's chunks, of which a row has so many; -1 where one was never written."""
+    data, (rows, slots) = file[column.name], size
+    if (
+        data.shape != (rows, slots, *column.shape)
+        or data.dtype != column.dtype
+        or data.id.get_create_plist().get_nfilters()
+    ):
+        raise unreadable(path, f"'{column.name}' is not stored as the schema says")
+    start, row_bytes = data.id.get_offset(), slots * column.frame_bytes
+    if start is not None and chunks == 1:  # the small columns of the first versions were contiguous
+        return np.int64(start) + np.arange(rows, dtype=np.int64)[:, None] * row_bytes
+    offsets = np.full((rows, chunks), -1, np.int64)
+
+    def note(chunk: Any) -> None:
+        if chunk.size == row_bytes // chunks:
+            offsets[chunk.chunk_offset[0], chunk.chunk_offset[1] * chunks // slots] = chunk.byte_offset
+
+    data.id.chunk_iter(note)
+    return offsets
 
 
 @contextmanager

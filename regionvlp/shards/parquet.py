@@ -16,7 +16,7 @@ Lists of features, row groups of many videos and zstd were measured 3 to 19 time
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from regionvlp.regions import VideoRegions
 from regionvlp.shards.formats import Layout, check_embedded, unreadable
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import Column
@@ -51,17 +51,17 @@ class ParquetWriter:
             data_page_size=_PAGE_BYTES,
         )
 
-    def add(self, regions: VideoRegions) -> None:
-        frames = regions.num_frames
-        arrays = [pa.array([regions.video_id], pa.string()), pa.array([frames], pa.int32())]
+    def add(self, video_id: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        features = columns["features"]
+        arrays = [pa.array([video_id], pa.string()), pa.array([len(features)], pa.int32())]
         for column in self._manifest.small_columns:
-            values = pa.array(getattr(regions, column.name).ravel(), pa.from_numpy_dtype(column.dtype))
+            values = pa.array(columns[column.name].ravel(), pa.from_numpy_dtype(column.dtype))
             offsets = pa.array([0, len(values)], pa.int32())
             arrays.append(pa.ListArray.from_arrays(offsets, values, type=_list_of(column)))
         ends = pa.py_buffer(np.array([0, self._manifest.features.frame_bytes], np.int32))
-        for frame in np.ascontiguousarray(regions.features):
+        for frame in features:
             arrays.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(frame)]))
-        arrays += [pa.nulls(1, pa.binary())] * (self._manifest.frames - frames)
+        arrays += [pa.nulls(1, pa.binary())] * (self._manifest.frames - len(features))
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=1)
         self._sink.raise_error()
 
@@ -102,7 +102,7 @@ def read_layout(path: Path, manifest: Manifest) -> Layout:
         return Layout(num_frames, columns, features).check(path)
 
 
-def _column_ends(path: Path, metadata: Any, skip: int, columns: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _column_ends(path: Path, metadata: Any, skip: int, columns: int) -> NDArray[np.int64]:
     """[N, columns] int64: where the bytes of each column of each row group end, the first ``skip`` columns left out."""
     ends = np.empty((metadata.num_row_groups, columns), np.int64)
     if metadata.num_rows != metadata.num_row_groups:

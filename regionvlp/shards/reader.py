@@ -10,18 +10,26 @@ of a loader start works in each of them, forked or spawned.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
+from regionvlp.shards.batch import RegionBatch
+from regionvlp.shards.codec import check_counts, dequantise, video_regions
 from regionvlp.shards.datafile import DataFile
 from regionvlp.shards.formats import Layout, format_of
 from regionvlp.shards.index import VideoIndex, build_index
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.receipts import Failure, read_receipts
+from regionvlp.shards.schema import SCALE
+
+_BATCH = {"features", SCALE, "boxes", "scores", "num_regions", "image_size"}
 
 
 class UnknownVideoError(ShardError, KeyError):
@@ -69,14 +77,14 @@ class ShardReader(Mapping[str, VideoRegions]):
         return isinstance(video_id, str) and self._index.find(video_id) is not None
 
     def __getitem__(self, video_id: str) -> VideoRegions:
-        """Reads one video, as it was written.
+        """Reads one video, as it was written; features of uint8 shards come as float32.
 
         Raises:
             UnknownVideoError: (a KeyError) no shard holds it. ShardError: its file is damaged or gone.
         """
         shard, row = self._find(video_id)
         frames = int(self._layout(shard).num_frames[row])
-        return self._file(shard).read(video_id, row, 0, frames)
+        return self._read(video_id, shard, row, 0, frames)
 
     def frame(self, video_id: str, slot: int) -> VideoRegions:
         """Reads frame ``slot`` of a video and nothing else, as a video of F = 1.
@@ -88,7 +96,52 @@ class ShardReader(Mapping[str, VideoRegions]):
         frames = int(self._layout(shard).num_frames[row])
         if not 0 <= slot < frames:
             raise IndexError(f"frame {slot} of {video_id!r}, which has {frames}")
-        return self._file(shard).read(video_id, row, slot, slot + 1)
+        return self._read(video_id, shard, row, slot, slot + 1)
+
+    def read(self, video_ids: Sequence[str], slots: ArrayLike) -> RegionBatch:
+        """Reads F frames of each of B videos, file by file, neighbours in a file together.
+
+        Args:
+            video_ids: B ids; one may stand there more than once.
+            slots: [B, F] integers, the frame slots of each video; or [F], the same for all.
+
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds a video. IndexError: a video has no such frame.
+            ShardError: a file is damaged or gone.
+        """
+        ids = list(video_ids)
+        wanted = np.asarray(slots, np.int64)
+        assert wanted.ndim in (1, 2), "slots are [F] or [B, F]"
+        wanted = np.broadcast_to(wanted, (len(ids), *wanted.shape[-1:]))
+        places = np.array([self._find(video_id) for video_id in ids], np.int64).reshape(-1, 2)
+        size = wanted.size
+        columns = [column for name, column in self.manifest.column.items() if name in _BATCH]
+        stored = {column.name: np.empty((size, *column.shape), column.dtype) for column in columns}
+        for shard in np.unique(places[:, 0]).tolist():
+            mine = np.flatnonzero(places[:, 0] == shard)
+            rows, layout = places[mine, 1], self._layout(shard)
+            bad = (wanted[mine] < 0) | (wanted[mine] >= layout.num_frames[rows, None])
+            if bad.any():
+                video, frame = np.argwhere(bad)[0]
+                at = mine[video]
+                raise IndexError(
+                    f"frame {wanted[at, frame]} of {ids[at]!r}, which has {layout.num_frames[rows[video]]}"
+                )
+            each = np.arange(size).reshape(wanted.shape)[mine].ravel()
+            rows = np.repeat(rows, wanted.shape[1])
+            self._file(shard).read_frames(rows, wanted[mine].ravel(), stored, each.tolist())
+        return self._unpacked(ids, stored, wanted.shape)
+
+    def _unpacked(self, ids: list[str], stored: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> RegionBatch:
+        scale = stored.pop(SCALE, None)
+        if scale is not None:
+            stored["features"] = dequantise(stored["features"], scale)
+        fields = {name: values.reshape(*shape, *values.shape[1:]) for name, values in stored.items()}
+        check_counts(ids, fields["num_regions"], self.manifest)
+        return RegionBatch(ids, **fields)
+
+    def _read(self, video_id: str, shard: int, row: int, first: int, stop: int) -> VideoRegions:
+        return video_regions(video_id, self._file(shard).read_video(row, first, stop), self.manifest)
 
     def num_frames(self, video_id: str) -> int:
         """F of a video, without reading it."""

@@ -19,7 +19,8 @@ from regionvlp.regions import VideoRegions
 SCHEMA_VERSION = 1
 
 SUFFIXES = {"hdf5": ".h5", "parquet": ".parquet"}
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "uint8")
+SCALE = "feature_scale"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class ShardSpec:
 
     Attributes:
         format: ``hdf5`` or ``parquet``.
-        dtype: of the stored features, ``float16`` or ``float32``.
+        dtype: of the stored features: ``float16``, ``float32``, or ``uint8`` with a scale per region, see
+            :mod:`regionvlp.shards.codec`.
         frames: S, frame slots per video; a video may have fewer frames, never more.
         regions: R, region slots per frame.
         feature_width: C.
@@ -79,13 +81,20 @@ class ShardSpec:
     def features(self) -> Column:
         """The column of features, stored frame by frame so that one frame can be read alone."""
         shape = (self.regions, self.feature_width)
-        return Column("features", np.dtype(self.dtype).newbyteorder("<"), shape, "feature vector of each region")
+        about = "feature vector of each region" + (f", to be multiplied by {SCALE}" if self.dtype == "uint8" else "")
+        return Column("features", np.dtype(self.dtype).newbyteorder("<"), shape, about)
+
+    @cached_property
+    def memory_dtype(self) -> np.dtype[np.floating]:
+        """Of the features of a :class:`VideoRegions` on its way into or out of these shards."""
+        return np.dtype(np.float16 if self.dtype == "float16" else np.float32)
 
     @cached_property
     def small_columns(self) -> tuple[Column, ...]:
         """All other per-frame columns, in the order in which they are stored."""
         r = self.regions
-        return tuple(
+        scale = Column(SCALE, np.dtype("<f4"), (r,), "what the whole numbers in features are to be multiplied by")
+        fields = tuple(
             Column(name, np.dtype(dtype), shape, about)
             for name, dtype, shape, about in (
                 ("frame_index", "<i8", (), "number of the frame in display order, from 0"),
@@ -99,6 +108,12 @@ class ShardSpec:
                 ("attribute_scores", "<f4", (r,), "probability of that attribute"),
             )
         )
+        return (*fields, scale) if self.dtype == "uint8" else fields
+
+    @cached_property
+    def column(self) -> dict[str, Column]:
+        """Every column by its name."""
+        return {column.name: column for column in (*self.small_columns, self.features)}
 
     def data_name(self, number: int) -> str:
         """File name of the data of shard ``number``."""
@@ -115,9 +130,10 @@ def check_regions(regions: VideoRegions, spec: ShardSpec) -> None:
 
     Raises:
         ShardError: shapes or dtypes that are not the spec's, an id that cannot be stored, numbers that are not finite
-            (a float16 overflow shows as infinite), boxes that are inside out, padding that is not zero.
+            (a float16 overflow shows as infinite), boxes that are inside out, padding that is not zero, negative
+            features where the spec has no sign to store.
     """
-    problem = _misfit(regions, spec) or find_problem(regions)
+    problem = _misfit(regions, spec) or find_problem(regions, spec)
     if problem:
         raise ShardError(f"{regions.video_id!r} cannot be stored: {problem}", "report the video as failed")
 
@@ -132,21 +148,27 @@ def _misfit(regions: VideoRegions, spec: ShardSpec) -> str | None:
         return "its id is empty or holds a NUL character"
     if not 1 <= regions.num_frames <= spec.frames:
         return f"{regions.num_frames} frames, and these shards take 1 to {spec.frames}"
-    for column in (spec.features, *spec.small_columns):
-        values = getattr(regions, column.name)
-        if values.dtype != column.dtype or values.shape[1:] != column.shape:
+    for column in spec.column.values():
+        if column.name == SCALE:
+            continue
+        values, dtype = getattr(regions, column.name), column.dtype
+        if column.name == "features":
+            dtype = spec.memory_dtype
+        if values.dtype != dtype or values.shape[1:] != column.shape:
             return (
                 f"{column.name} is {values.dtype} with shape {values.shape[1:]} a frame, "
-                f"and these shards take {column.dtype} with shape {column.shape}"
+                f"and these shards take {dtype} with shape {column.shape}"
             )
     return None
 
 
-def find_problem(regions: VideoRegions) -> str | None:
+def find_problem(regions: VideoRegions, spec: ShardSpec) -> str | None:
     """What is wrong with the numbers themselves, in words, or None. Verification asks the same question of a file."""
     for name in ("features", "boxes", "scores", "attribute_scores", "frame_time"):
         if not _all_finite(getattr(regions, name)):
             return f"{name} holds numbers that are not finite"
+    if spec.dtype == "uint8" and regions.features.min(initial=0) < 0:
+        return "features holds negative numbers, which uint8 cannot store"
     boxes = regions.boxes
     if (boxes[..., 2:] < boxes[..., :2]).any():
         return "a box has x2 < x1 or y2 < y1"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
+from regionvlp.shards.codec import video_regions
 from regionvlp.shards.datafile import DataFile
 from regionvlp.shards.files import in_use, is_temporary, sha256_of
 from regionvlp.shards.formats import Layout, format_of
@@ -160,13 +161,12 @@ class _Verification:
                 raise ShardError(f"{count} {name}, the receipt says {getattr(receipt, name)}")
         return ids
 
-    @staticmethod
-    def _check_numbers(file: DataFile, ids: list[str], layout: Layout) -> int:
+    def _check_numbers(self, file: DataFile, ids: list[str], layout: Layout) -> int:
         """Reads every video; returns the number of regions."""
         regions = 0
         for row, (video_id, frames) in enumerate(zip(ids, layout.num_frames, strict=True)):
-            video = file.read(video_id, row, 0, int(frames))
-            problem = find_problem(video)
+            video = video_regions(video_id, file.read_video(row, 0, int(frames)), self._manifest)
+            problem = find_problem(video, self._manifest)
             if problem:
                 raise ShardError(f"{video_id!r}: {problem}")
             regions += int(video.num_regions.sum())

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
+from regionvlp.shards.codec import stored_columns
 from regionvlp.shards.files import (
     has_no_links,
     publish,
@@ -81,7 +82,7 @@ class ShardWriter:
         with self._writing():
             if self._file is None:
                 self._file = format_of(self._manifest).open_writer(self._temporary, self._manifest)
-            self._file.add(regions)
+            self._file.add(regions.video_id, stored_columns(regions, self._manifest))
         self._ids.add(regions.video_id)
         self._frames += regions.num_frames
         self._regions += int(regions.num_regions.sum())

@@ -1,0 +1,36 @@
+"""Frames of many videos at once, in arrays that were allocated once: what a loader asks of the shards.
+
+Shape letters: B videos, F frames of each, R region slots per frame, C feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RegionBatch:
+    """F frames of each of B videos.
+
+    Attributes:
+        video_ids: B ids, as they were asked for.
+        features: [B, F, R, C] float16, or float32 from shards of float32 and uint8.
+        boxes: [B, F, R, 4] float32, ``x1 y1 x2 y2`` in pixels of the frame.
+        scores: [B, F, R] float32, probability of the best object class.
+        num_regions: [B, F] int32, how many of the R slots are real; the others hold zeros.
+        image_size: [B, F, 2] int32, (height, width) of the frame.
+    """
+
+    video_ids: list[str]
+    features: NDArray[np.floating]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    num_regions: NDArray[np.int32]
+    image_size: NDArray[np.int32]
+
+    def mask(self) -> NDArray[np.bool_]:
+        """[B, F, R] bool, True where a slot holds a real region."""
+        return np.arange(self.features.shape[2]) < self.num_regions[..., None]
