@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
-    "weights": ("regionvlp.pipelines.weights", "List, fetch, convert and describe detector weights."),
+    "weights": ("regionvlp.pipelines.weights", "List, fetch, convert and describe weights."),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from regionvlp.checkpoints import Checkpoint, load_checkpoint
@@ -17,10 +18,11 @@ from regionvlp.data.sources import check_script, collate_for, open_source
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.evaluation.retrieval import run_retrieval
+from regionvlp.evaluation.retrieval import public_metrics, run_retrieval
 from regionvlp.evaluation.tables import comparison_table
 from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
 from regionvlp.progress import ProgressBar
+from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest
 from regionvlp.training import checkpoint as files
 from regionvlp.training.weights import WEIGHTS
@@ -33,6 +35,7 @@ def _options(command: CommandT) -> CommandT:
         json_option,
         click.option("--device", default="auto", show_default=True),
         click.option("--allow-missing", is_flag=True, help="Evaluate on the part of the gallery that is there."),
+        click.option("--regions", type=click.IntRange(1, 1000), help="Regions per frame.  [as in training]"),
         click.option("--frames", type=click.IntRange(1, 256), help="Frames per video.  [as in training]"),
         click.option("--annotations", type=click.Path(path_type=Path), help="Captions.  [the run's]"),
         click.option("--shards", type=click.Path(path_type=Path), help="Region shards.  [the run's]"),
@@ -62,6 +65,7 @@ def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options
     for direction in ("t2v", "v2t"):
         table = comparison_table(metrics[direction], "MSRVTT", split=split, direction=direction, setting=setting)  # type: ignore[arg-type]
         console.print(table)
+    _say_public(metrics, console)
     _finish(checkpoint, metrics, json_path, {"dataset": "MSRVTT", "split": split})
 
 
@@ -71,7 +75,9 @@ def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options
 def csv(split: str | None, json_path: str | None, **options: Any) -> None:
     """Text-video retrieval on your own captions: a CSV, TSV, JSON or JSON-lines file of video_id and caption."""
     checkpoint, metrics = _evaluate(format=None, split=split, queries=None, json_path=json_path, **options)
-    console_for(json_path).print(metrics_table(metrics))
+    console = console_for(json_path)
+    console.print(metrics_table(metrics))
+    _say_public(metrics, console)
     _finish(checkpoint, metrics, json_path, {"dataset": Path(metrics["annotations"]).stem, "split": split})
 
 
@@ -86,6 +92,24 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         values = metrics[key]
         table.add_row(title, *(f"{values[name]:.1f}" if name in values else "" for name in names))
     return table
+
+
+def _say_public(metrics: Mapping[str, Any], console: Console) -> None:
+    """What the public evaluation makes of the same model, beside the exact numbers."""
+    if "public" not in metrics:
+        return
+    table = Table(title="exact, and as the public code counts", title_justify="left")
+    for heading in ("", "R1", "R5", "R10", "MedR", "MeanR"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for title, key in (("text to video", "t2v"), ("video to text", "v2t")):
+        for how, found in (("exact", metrics), ("public", metrics["public"])):
+            values = (f"{found[key][name]:.1f}" for name in ("R1", "R5", "R10", "MedR", "MeanR"))
+            table.add_row(f"{title}, {how}", *values)
+    console.print(table)
+    console.print(
+        "public: adds the local similarity untransposed, so that a query's score mixes in another query's, and lets "
+        "the right video win ties. Comparable with published numbers; no score of a retrieval.",
+    )
 
 
 def newest_run() -> Path:
@@ -109,6 +133,7 @@ def _evaluate(
     shards: Path | None,
     annotations: Path | None,
     frames: int | None,
+    regions: int | None,
     allow_missing: bool,
     device: str,
     json_path: str | None,
@@ -129,7 +154,9 @@ def _evaluate(
             source[key] = value
     chosen = validate(SourceSettings, source, "the options")
     opened.check_shards(Manifest.read(chosen.shards), chosen.shards)
-    settings = opened.config.data.model_copy(update={"frames": opened.config.eval.frames or opened.config.data.frames})
+    trained = opened.config.data
+    sizes = {"frames": opened.config.eval.frames or trained.frames, "regions": regions or trained.regions}
+    settings = trained.model_copy(update=sizes)
     dataset = open_source(chosen, settings, training=False)
     check_script(dataset.captions, opened.tokenizer)
     with ProgressBar("evaluate", "items", "items") as bar:
@@ -141,15 +168,26 @@ def _evaluate(
             device=where,
             batch_size=opened.config.eval.batch_size,
             workers=opened.config.train.workers,
+            keep_parts=_has_public_number(opened.config),
             advance=lambda count: bar.advance(count, count),
         )
     about = {
         "annotations": str(chosen.captions),
         "shards": str(chosen.shards),
         "frames": dataset.videos.frames,
+        "regions": settings.regions,
         "allow_missing": chosen.allow_missing,
     }
-    return opened, {**about, **retrieval_metrics(result.similarity, result.target)}
+    metrics = {**about, **retrieval_metrics(result.similarity, result.target)}
+    if result.parts and len(result.captions) == len(result.video_ids):
+        metrics["public"] = public_metrics(result)
+    return opened, metrics
+
+
+def _has_public_number(config: RunConfig) -> bool:
+    """Whether the public code would rank by a sum of its own: with models of its form (spec section 7.2)."""
+    loss = config.loss
+    return loss.use_global and loss.use_local and loss.local == "region_word" and loss.region_word.form == "public"
 
 
 def _finish(

@@ -63,13 +63,12 @@ def _train(
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, layer)
-    data = values.get("data")
-    if isinstance(data, dict) and not data.get("sources"):
+    config = load_config(RunConfig, values, source=str(config_path))
+    if not config.data.sources:
         raise ConfigError(
             f"{config_path} names no captions and shards to train on",
             "--set data.sources='[{captions: FILE, shards: FOLDER}]'",
         )
-    config = load_config(RunConfig, values, source=str(config_path))
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.

@@ -27,7 +27,7 @@ from regionvlp.data.tokenizer import TextTokenizer
 from regionvlp.errors import ConfigError, InputError, RegionVLPError
 from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import run_retrieval
-from regionvlp.models.inflation import inflate_frames
+from regionvlp.models.inflation import fit_regions, inflate_frames
 from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest
 from regionvlp.tasks import Task, build_task
@@ -188,11 +188,13 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _start_from(task: Task, init: Path, config: RunConfig) -> None:
-    """Copies the weights of a checkpoint, which may have been built for another number of frames."""
+    """Copies the weights of a checkpoint, which may have been built for other numbers of frames and regions."""
     state = load_checkpoint(init).task.state_dict()
     for name in state:
         if name.endswith("temporal_embed"):
             state[name] = inflate_frames(state[name], config.model.video.frames, config.inflation)
+        if name.endswith("custom_pos_embed"):
+            state[name] = fit_regions(state[name], config.model.video.regions)
     found, wanted = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, task.state_dict()))
     check_shapes(init, found, wanted)
     task.load_state_dict(state)
@@ -230,7 +232,7 @@ def _names(paths: list[Path]) -> list[str]:
 def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
     """The one detector that all shards of the run come from, and that the model is built for."""
     sources = [*config.data.sources, *([config.eval.source] if config.eval.source else [])]
-    identity: Mapping[str, Any] | None = read_detector(init) if init else None
+    identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
     for source in sources:
         manifest = Manifest.read(source.shards)
         if manifest.feature_width != config.model.video.feature_width:
@@ -256,8 +258,6 @@ def _check_sizes(config: RunConfig) -> None:
          "make them equal"),
         (frames <= video.frames, f"{frames} frames do not fit model.video.frames {video.frames}",
          f"set model.video.frames={frames}"),
-        (data.regions == video.regions, f"data.regions {data.regions} is not model.video.regions {video.regions}",
-         "make them equal"),
         (data.text_length <= text.max_length,
          f"data.text_length {data.text_length} does not fit model.text.max_length {text.max_length}",
          f"set model.text.max_length={data.text_length}"),

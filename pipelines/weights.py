@@ -1,4 +1,7 @@
-"""``regionvlp weights``: the detectors that have a name, what a weights file holds, fetching and converting them."""
+"""``regionvlp weights``: the detectors that have a name, what a weights file holds, fetching and converting them.
+
+``convert`` also takes whole models: ``convert demovlp FILE`` makes a checkpoint folder of a public checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ NO_VOCABULARY = "none: regions are shown by number; give --objects and --attribu
 
 @click.group("weights")
 def command() -> None:
-    """List, fetch, convert and describe detector weights."""
+    """List, fetch, convert and describe weights."""
 
 
 @command.command("list")
@@ -93,7 +96,58 @@ def fetch_command(
     _show(description, json_path)
 
 
-@command.command("convert")
+class _Conversions(click.Group):
+    """``convert FILE`` means ``convert detector FILE``, as long as detectors are what is mostly converted."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
+            args = ["detector", *args]
+        return super().parse_args(ctx, args)
+
+
+@command.group("convert", cls=_Conversions)
+def convert_group() -> None:
+    """Make a folder of a file that others published; code in a file is never run.
+
+    'convert FILE --out DIR' takes a detector, 'convert demovlp FILE --out DIR' a public DemoVLP checkpoint.
+    """
+
+
+@convert_group.command("demovlp")
+@click.argument("file", type=PATH)
+@click.option("--out", required=True, type=PATH, help="The checkpoint folder to make.")
+@click.option("--tokenizer", metavar="DIR|NAME", help="Of bert-base-uncased.  [from the Hugging Face hub or its cache]")
+@click.option("--frames", type=click.IntRange(1, 256), help="Frames the model shall read.  [as it was trained]")
+@click.option(
+    "--inflation", type=click.Choice(["zeros", "interp", "bilinear"]), default="zeros", show_default=True,
+    help="Where the temporal embedding of further frames comes from.",
+)  # fmt: skip
+@click.option("--heads", type=click.IntRange(1), help="Attention heads, for models of unusual width.  [width / 64]")
+@json_option
+def convert_demovlp_command(json_path: str | None, file: Path, out: Path, **options: Any) -> None:
+    """Make a checkpoint folder of a checkpoint of the public DemoVLP code, for 'regionvlp eval' and 'finetune'."""
+    from regionvlp.public_checkpoints import convert_demovlp
+
+    made = convert_demovlp(file, out, **options)
+    console = console_for(json_path)
+    frames = made["frames"]
+    shown = {
+        "checkpoint": made["checkpoint"],
+        "parameters": f"{made['parameters']:,}",
+        "regions": f"{made['regions']} of {made['feature_width']} features, location of {made['loc_dim']}",
+        "frames": f"{frames['checkpoint']} (trained with {frames['file']})",
+        "attention": "frame and time" if made["time_attention"] else "frame",
+        "text length": f"{made['text_length']}, always padded: the public scores depend on it",
+        "answers": f"{made['answers']:,}, the head beside the model" if made["answers"] else "none",
+        "file sha256": made["file_sha256"],
+    }
+    for label, value in shown.items():
+        console.print(f"{label:<12} {value}", markup=False)
+    console.print(f"next: regionvlp eval msrvtt --checkpoint {out} --shards FOLDER --annotations FOLDER", markup=False)
+    write_json(made, json_path)
+
+
+@convert_group.command("detector")
 @click.argument("file", type=PATH)
 @click.option("--out", required=True, type=PATH, help="The detector folder to make.")
 @click.option("--objects", type=PATH, help="The object classes, one a line.")

@@ -7,6 +7,7 @@ of which the best checkpoint is taken. Out: :class:`Checkpoint`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from regionvlp.training import checkpoint as files
 from regionvlp.training.weights import WEIGHTS, load_weights
 
 DETECTOR = "detector.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Checkpoint:
         task: in evaluation mode, on the device asked for.
         config: of the run that made it.
         tokenizer: its own.
-        detector: identity of the detector whose regions it was trained on.
+        detector: identity of the detector whose regions it was trained on; empty where that is not known.
     """
 
     path: Path
@@ -45,11 +47,18 @@ class Checkpoint:
     detector: Mapping[str, Any]
 
     def check_shards(self, manifest: Manifest, folder: Path) -> None:
-        """Refuses shards of another detector than the one that the model learnt from.
+        """Refuses shards of another detector than the one that the model learnt from, as far as that is known.
 
         Raises:
             ShardError: naming the first difference.
         """
+        reads = self.config.model.video.feature_width
+        if manifest.feature_width != reads:
+            message = f"the regions in {folder} have {manifest.feature_width} features, the model reads {reads}"
+            raise ShardError(message, "extract with the detector that the model was trained on")
+        if not self.detector:
+            logger.warning("%s does not say which detector it learnt from; nor can it be checked", self.path)
+            return
         check_detector(self.detector, manifest.detector, f"{folder} holds regions of another detector than the model's")
 
 
@@ -86,7 +95,7 @@ def save_beside_weights(folder: Path, tokenizer: TextTokenizer, detector: Mappin
 
 
 def read_detector(folder: Path) -> Mapping[str, Any]:
-    """The detector identity that a checkpoint carries.
+    """The detector identity that a checkpoint carries; empty where that is not known.
 
     Raises:
         InputError: the file is missing or damaged.

@@ -51,7 +51,7 @@ class RunConfig(Config):
     init: AbsolutePath | None = None
     inflation: Inflation = "zeros"
     tokenizer: TokenizerSettings = TokenizerSettings()
-    data: DataSettings
+    data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()

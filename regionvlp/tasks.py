@@ -79,8 +79,13 @@ class Task(nn.Module, ABC):
         """The captions of a batch in the joint space."""
 
     @abstractmethod
+    def similarities(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
+        """What retrieval ranks by the sum of, by name: [texts, videos] float each."""
+
     def similarity(self, video: Encoded, text: Encoded) -> Tensor:
         """[texts, videos] float: what retrieval ranks by."""
+        parts = list(self.similarities(video, text).values())
+        return sum(parts[1:], start=parts[0])
 
 
 class DemoVLP(Task):
@@ -113,20 +118,20 @@ class DemoVLP(Task):
     def encode_text(self, batch: Mapping[str, Tensor]) -> Encoded:
         return self.model.encode_text(batch)
 
-    def similarity(self, video: Encoded, text: Encoded) -> Tensor:
-        """[texts, videos]: the parts in use, added with weight 1, both with texts as rows.
+    def similarities(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
+        """``global`` and ``local``, the parts in use, both with texts as rows; they are added with weight 1.
 
         The public evaluator adds the local part with videos as rows, untransposed, and so mixes two pairs in every
-        entry off the diagonal.
+        entry off the diagonal (see :func:`regionvlp.evaluation.retrieval.fuse_similarities`).
         """
-        parts: list[Tensor] = []
+        parts: dict[str, Tensor] = {}
         if self.losses.use_global:
-            parts.append(global_similarity(video=video, text=text))
+            parts["global"] = global_similarity(video=video, text=text)
         if self.losses.use_local and self.losses.local == "region_word":
-            parts.append(region_word_similarity(video=video, text=text, settings=self.losses.region_word))
+            parts["local"] = region_word_similarity(video=video, text=text, settings=self.losses.region_word)
         if self.losses.use_local and self.losses.local == "filip":
-            parts.append(filip_similarity(video=video, text=text))
-        return sum(parts[1:], start=parts[0])
+            parts["local"] = filip_similarity(video=video, text=text)
+        return parts
 
 
 TASKS: dict[str, type[DemoVLP]] = {"demovlp": DemoVLP}

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 
 # Tests run small networks: a second thread gains them nothing, and beside other work costs them most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Keeps the Hugging Face hub, and whatever this machine has in its cache, out of every test. Its client reads these
+# once, when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = os.path.join(tempfile.gettempdir(), "regionvlp-tests-have-no-hub")
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +30,6 @@ def one_thread() -> None:
     """A test that set the number of threads must not change the last bits of the next one's sums."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps the Hugging Face hub, and whatever this machine has in its cache, out of every test."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "no-hub-cache"))
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,13 @@ In: ``.pkl``, ``.pth``, ``.bin``, ``.pt`` or ``.safetensors`` of a public extrac
 
 from __future__ import annotations
 
-import glob
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from regionvlp.config import load_config, merge
@@ -28,7 +24,8 @@ from regionvlp.extract.detector.hub_config import read_hub_config
 from regionvlp.extract.detector.registry import SETTINGS_NAME, DetectorFiles, open_detector
 from regionvlp.extract.detector.vocabulary import FILE_NAMES, beside, read_names
 from regionvlp.extract.detector.weights import Weights, load_weights
-from regionvlp.shards.files import in_use, is_temporary, sha256_of, temporary_path
+from regionvlp.folders import check_new, new_folder
+from regionvlp.shards.files import sha256_of
 
 CONFIG_NAME = "config.yaml"
 
@@ -60,7 +57,7 @@ def convert(
     Raises:
         InputError: there is no such file, or ``out`` is in use. WeightsError: the weights or vocabularies do not fit.
     """
-    check_target(out)
+    check_new(out)
     files = _source_files(source, entry, objects, attributes)
     files = replace(files, settings=merge(files.settings, {"name": name or (entry.name if entry else out.name)}))
     weights = load_weights(files, {})
@@ -70,37 +67,13 @@ def convert(
         "attributes": read_names(files.attributes, head.attributes),
     }
     notes = {"file": source.name, "file_sha256": sha256_of(source)} | dict(origin or {})
-    _remove_leftovers(out)
-    temporary = temporary_path(out)
-    try:
-        temporary.mkdir(parents=True)
-        save_file(weights.state, temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / SETTINGS_NAME).write_text(_settings_text(weights, notes), encoding="utf-8")
+    with new_folder(out) as folder:
+        save_file(weights.state, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / SETTINGS_NAME).write_text(_settings_text(weights, notes), encoding="utf-8")
         for kind, lines in names.items():
             if lines is not None:
-                (temporary / FILE_NAMES[kind][0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        # safetensors makes files that only their owner may read.
-        shutil.copymode(temporary / SETTINGS_NAME, temporary / "model.safetensors")
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, out)
-    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {out}: {reason}", "choose another folder, or make room") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                (folder / FILE_NAMES[kind][0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return _description(open_detector(out), weights)
-
-
-def check_target(out: Path) -> None:
-    """Says no to a folder that holds something already.
-
-    Raises:
-        InputError: ``out`` is a file or a folder that is not empty.
-    """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} exists already", "choose another folder, or delete it first")
 
 
 def describe(files: DetectorFiles) -> dict[str, Any]:
@@ -178,11 +151,3 @@ def _differences(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
         elif value != base[key]:
             found[key] = value
     return found
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Removes what killed conversions to the same folder left behind on this machine."""
-    here = temporary_path(out).name.rpartition("-")[0]
-    for path in out.parent.glob(f"{glob.escape(here)}-*.tmp") if out.parent.is_dir() else ():
-        if is_temporary(path.name) and path.is_dir() and not in_use(path.name):
-            shutil.rmtree(path, ignore_errors=True)

@@ -31,6 +31,7 @@ from regionvlp.extract.detector.registry import (
     where_is,
 )
 from regionvlp.extract.detector.vocabulary import FILE_NAMES, read_names
+from regionvlp.folders import check_new
 from regionvlp.shards.files import replacing, sha256_of
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def fetch(
         WeightsError: no such name, not to be had this way, unreachable, damaged, or not what the name says.
         InputError: the folder exists already and a source is given, or the source does not exist.
     """
-    from regionvlp.extract.detector.convert import check_target, convert, describe
+    from regionvlp.extract.detector.convert import convert, describe
 
     folder = weights_dir or default_weights_dir()
     entry = _entry(name)
@@ -117,7 +118,7 @@ def fetch(
             description = describe(find_detector(name, folder))
             return _with_vocabularies(description, here, {"objects": objects, "attributes": attributes})
         source = str(here)
-    check_target(target)
+    check_new(target)
     if source is None:
         if entry.hub is None:
             file = entry.file_names[0]

@@ -29,7 +29,7 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
-from regionvlp.extract.detector.unpickle import read_arrays, state_dict_in
+from regionvlp.unpickle import read_arrays, state_dict_in
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ class DataSettings(Config):
     """What a sample is made of.
 
     Attributes:
-        sources: where captions and regions come from.
+        sources: where captions and regions come from; only training needs any.
         frames: F, frames per video; of a shorter video the last one is repeated with its regions masked.
         regions: R, regions per frame, the most confident first.
         loc_dim: width of the location vector: 7 in the paper, 6 in its public code and checkpoints.
@@ -53,7 +53,7 @@ class DataSettings(Config):
         sampling: how training draws frames; ``legacy`` is the public code's way.
     """
 
-    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    sources: tuple[SourceSettings, ...] = ()
     frames: int = Field(default=1, ge=1, le=256)
     regions: int = Field(default=30, ge=1, le=1000)
     loc_dim: Literal[6, 7] = 7

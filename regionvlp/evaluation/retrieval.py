@@ -20,6 +20,7 @@ from regionvlp.data.captions import Caption
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.loading import read_batches
 from regionvlp.errors import InputError
+from regionvlp.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from regionvlp.models.encoded import Encoded
 
 
@@ -30,8 +31,8 @@ class RetrievalModel(Protocol):
 
     def encode_text(self, batch: Mapping[str, Tensor]) -> Encoded: ...
 
-    def similarity(self, video: Encoded, text: Encoded) -> Tensor:
-        """[texts, videos]"""
+    def similarities(self, video: Encoded, text: Encoded) -> Mapping[str, Tensor]:
+        """The parts of the similarity, [texts, videos] each."""
         ...
 
 
@@ -41,12 +42,14 @@ class Retrieval:
 
     Attributes:
         similarity: [Q, V] float32.
+        parts: what it is the sum of, by name, [Q, V] each; empty unless asked for.
         target: [Q] int64, the column of each query's video.
         captions: the Q queries.
         video_ids: the V videos.
     """
 
     similarity: NDArray[np.float32]
+    parts: Mapping[str, NDArray[np.float32]]
     target: NDArray[np.int64]
     captions: list[Caption]
     video_ids: list[str]
@@ -60,6 +63,7 @@ def run_retrieval(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     workers: int = 0,
+    keep_parts: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Retrieval:
     """Encodes the dataset's videos and captions and compares them all.
@@ -74,12 +78,14 @@ def run_retrieval(
         device: where the model is.
         batch_size: videos, and texts, at a time.
         workers: processes that read regions.
+        keep_parts: also return what the similarity is the sum of.
         advance: told how many videos or texts were just encoded; there are V + Q in all.
 
     Raises:
         ShardError: a video cannot be read.
     """
-    similarity = np.empty((len(dataset.captions), len(dataset.videos)), np.float32)
+    shape = len(dataset.captions), len(dataset.videos)
+    matrices: dict[str, NDArray[np.float32]] = {}
     with torch.inference_mode(), _evaluating(model):
         videos = []
         for video in encode_videos(model, dataset, collate, device=device, batch_size=batch_size, workers=workers):
@@ -88,14 +94,19 @@ def run_retrieval(
                 advance(len(video))
         start = 0
         for text in encode_texts(model, dataset, collate, device=device, batch_size=batch_size):
-            blocks = [model.similarity(video, text).float().cpu().numpy() for video in videos]
-            similarity[start : start + len(text)] = np.concatenate(blocks, axis=1)
+            blocks = [model.similarities(video, text) for video in videos]
+            for name in blocks[0]:
+                values = np.concatenate([block[name].float().cpu().numpy() for block in blocks], axis=1)
+                matrix = matrices.setdefault(name if keep_parts else "sum", np.zeros(shape, np.float32))
+                matrix[start : start + len(text)] += values
             start += len(text)
             if advance:
                 advance(len(text))
     column = {video_id: i for i, video_id in enumerate(dataset.video_ids)}
     target = np.array([column[caption.video_id] for caption in dataset.captions], np.int64)
-    return Retrieval(similarity, target, dataset.captions, dataset.video_ids)
+    similarity = sum(matrices.values(), start=np.zeros(shape, np.float32)) if keep_parts else matrices["sum"]
+    parts = matrices if keep_parts else {}
+    return Retrieval(similarity, parts, target, dataset.captions, dataset.video_ids)
 
 
 def encode_videos(
@@ -155,6 +166,21 @@ def fuse_similarities(
     if global_texts.shape != local_videos.shape:
         raise InputError("the public, unaligned sum needs as many texts as videos", "use fusion: aligned")
     return global_texts + local_videos
+
+
+def public_metrics(run: Retrieval) -> RetrievalMetrics:
+    """What the public DemoVLP evaluation would print of a run: the unaligned sum, ties in the right video's favour.
+
+    Args:
+        run: with its parts ``global`` and ``local``, one caption a video.
+
+    Raises:
+        InputError: some video has more than one caption, so that there is no such sum.
+    """
+    if not np.array_equal(run.target, np.arange(run.similarity.shape[1])):
+        raise InputError("the public, unaligned sum needs one caption per video", "evaluate one caption per video")
+    fused = fuse_similarities(run.parts["global"], run.parts["local"].T, "public_unaligned")
+    return retrieval_metrics(fused, run.target, ties="public")
 
 
 def _tensors(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:

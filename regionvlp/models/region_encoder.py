@@ -30,7 +30,8 @@ class RegionEncoderSettings(Config):
         loc_dim: P, 7 (paper: ``x1 y1 x2 y2 w h area``) or 6 (public code: no area).
         width, depth, heads, mlp_ratio: of the transformer.
         frames: rows of the temporal embedding, the most frames that can be read.
-        regions: R, region slots of a frame.
+        regions: rows of the position embedding, less one. Only CLS's row is ever used, so a clip may have any number
+            of regions.
         attention: a region sees ``all`` regions (paper) or those of its own ``frame`` (public code).
         time_attention: attention over time in every block (paper, table 12).
         final_norm: LayerNorm after the last block. The public code has one and never applies it.
@@ -103,7 +104,7 @@ class RegionEncoder(nn.Module):
 
         Args:
             features: [B, F, R, C] float of any precision. F may be smaller than the model's ``frames``: the first
-                rows of the temporal embedding are used then.
+                rows of the temporal embedding are used then. R may be any number.
             location: [B, F, R, P] float.
             region_mask: [B, F, R] bool, True = real region. A clip without any is encoded from CLS alone.
 
@@ -137,7 +138,6 @@ class RegionEncoder(nn.Module):
         found = {
             "feature_width": (features.shape[3], settings.feature_width),
             "loc_dim": (location.shape[3], settings.loc_dim),
-            "regions": (features.shape[2], settings.regions),
         }
         for name, (given, built) in found.items():
             if given != built:

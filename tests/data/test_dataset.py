@@ -212,7 +212,6 @@ def test_workers_follow_the_epoch_and_fail_in_one_line(shards: dict[str, VideoRe
     [
         ({"loc_dim": 5}, "loc_dim = 5"),
         ({"frames": 0}, "frames = 0"),
-        ({"sources": []}, "sources"),
         ({"text_lenght": 3}, "did you mean 'text_length'"),
         ({"pairs": "some"}, "pairs = 'some'"),
     ],

@@ -45,8 +45,8 @@ class Matcher(nn.Module):
         pooled = nn.functional.one_hot(index, VIDEOS).float()
         return Encoded(pooled, pooled[:, None], torch.ones(len(index), 1, dtype=torch.bool))
 
-    def similarity(self, video: Encoded, text: Encoded) -> Tensor:
-        return text.pooled @ video.pooled.T
+    def similarities(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
+        return {"global": text.pooled @ video.pooled.T, "local": text.pooled @ video.pooled.T}
 
 
 def dataset(training: bool) -> RegionTextDataset:
@@ -85,7 +85,7 @@ def test_every_query_finds_its_video(batch_size: int, training: bool) -> None:
     assert run.similarity.dtype == np.float32
     assert [run.video_ids[i] for i in run.target] == [caption.video_id for caption in run.captions]
     expected = np.zeros_like(run.similarity)
-    expected[np.arange(len(run.target)), run.target] = 1
+    expected[np.arange(len(run.target)), run.target] = 2
     np.testing.assert_array_equal(run.similarity, expected)
 
 

@@ -115,6 +115,19 @@ def test_fewer_frames_use_the_first_rows_of_the_temporal_embedding() -> None:
     assert torch.equal(before, model(features, location, mask).pooled)
 
 
+@pytest.mark.parametrize("regions", [1, 3, 9])
+def test_any_number_of_regions_is_read(regions: int) -> None:
+    """Only CLS has a row of its own in the position embedding, so the table's other rows say nothing."""
+    model = small()
+    features, location, mask = clips()
+    index = torch.arange(regions) % 4
+    found = model(features[:, :, index], location[:, :, index], mask[:, :, index])
+    with torch.no_grad():
+        model.custom_pos_embed[:, 1:] += 1
+    assert found.tokens.shape == (2, 3 * regions, 8)
+    assert torch.equal(found.pooled, model(features[:, :, index], location[:, :, index], mask[:, :, index]).pooled)
+
+
 def test_half_precision_features_are_read() -> None:
     model = small().float()
     features, location, mask = clips()
@@ -128,8 +141,6 @@ def test_a_batch_of_other_sizes_is_refused() -> None:
         small(feature_width=20)(features, location, mask)
     with pytest.raises(InputError, match="loc_dim"):
         small(loc_dim=6)(features, location, mask)
-    with pytest.raises(InputError, match="regions"):
-        small()(features[:, :, :2], location[:, :, :2], mask[:, :, :2])
     with pytest.raises(InputError, match="3 frames given to a model built for 2"):
         small(frames=2)(features, location, mask)
     with pytest.raises(InputError, match="boolean"):

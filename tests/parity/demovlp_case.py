@@ -50,6 +50,11 @@ def close(found: Tensor, golden: Tensor, within: float = EXACT) -> None:
     torch.testing.assert_close(found.detach(), golden.to(found.dtype), rtol=0, atol=within)
 
 
+def within_relative(golden: Tensor) -> float:
+    """The README's tolerance of a loss in float32."""
+    return 1e-4 * float(golden.abs())
+
+
 def gradients_close(found: Tensor | None, golden: Tensor, within: float | None) -> None:
     """Compares a gradient (None counts as zero); ``within`` None: 1e-3 of the largest golden entry, for float32."""
     found = torch.zeros_like(golden) if found is None else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from regionvlp.losses import REGION_WORD_PRESETS, global_similarity
 from regionvlp.models import DualEncoder, TextEncoder, TextEncoderSettings
@@ -38,19 +39,24 @@ def public_task(golden: DemovlpCase) -> DemoVLP:
     return DemoVLP(model, LossSettings(region_word=REGION_WORD_PRESETS["public"]))
 
 
-@pytest.mark.parametrize("case", cases("demovlp", "model_step"))
-def test_model_step(case: Case) -> None:
-    golden = DemovlpCase(case)
-    task = public_task(golden)
-    video = task.model.video.settings
-    features, location = golden["regions"].split([video.feature_width, video.loc_dim], dim=-1)
-    batch = {
+def public_batch(golden: DemovlpCase) -> dict[str, Tensor]:
+    """The inputs of a case under the keys of our batches."""
+    video = golden.config["video"]
+    features, location = golden["regions"].split([video["feat_dim"], video["pos_dim"]], dim=-1)
+    return {
         "features": features,
         "location": location,
         "region_mask": golden["region_mask"] > 0,
         "input_ids": golden["input_ids"],
         "attention_mask": golden["attention_mask"],
     }
+
+
+@pytest.mark.parametrize("case", cases("demovlp", "model_step"))
+def test_model_step(case: Case) -> None:
+    golden = DemovlpCase(case)
+    task = public_task(golden)
+    batch = public_batch(golden)
     videos, texts = task.encode_video(batch), task.encode_text(batch)
     close(videos.pooled, golden["global_object_embeddings"])
     close(videos.tokens, golden["local_object_embeddings"])

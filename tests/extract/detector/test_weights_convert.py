@@ -22,10 +22,10 @@ from regionvlp.extract.detector import FAMILIES, RegionDetector
 from regionvlp.extract.detector.catalogue import ENTRIES, VISUAL_GENOME
 from regionvlp.extract.detector.convert import convert
 from regionvlp.extract.detector.registry import SETTINGS_NAME, find_detector
-from regionvlp.extract.detector.unpickle import read_arrays
 from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import load_weights
 from regionvlp.shards.files import _HOST
+from regionvlp.unpickle import read_arrays
 
 State = dict[str, torch.Tensor]
 MakeState = Callable[..., State]

@@ -69,7 +69,7 @@ class _Array:
         self.value = flat.reshape(sizes, order="F" if order == "F" else "C").astype(dtype.newbyteorder("="), order="C")
 
 
-class _Admitted:
+class Admitted:
     """Stands for a callable of the outside world; a pickle can call it and do nothing else with it."""
 
     __slots__ = ("_call",)
@@ -134,7 +134,7 @@ class _Reader(pickle.Unpickler):
         call = _ADMITTED.get((module, name))
         if call is None:
             raise Refused(f"{module}.{name}")
-        return _Admitted(call)
+        return Admitted(call)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,137 @@
+"""What other projects' training scripts saved, read without running any of it.
+
+In: a ``torch.save`` file, in today's zip form or the older one. Out: its containers, numbers, texts and tensors.
+
+Such files pickle the trainer's own objects beside the tensors (DemoVLP, Frozen and MILES: a ``ConfigParser`` with
+paths and an argparse namespace), so reading tensors alone refuses them, and a plain load wants the trainer's modules
+and would run whatever the file asks for. Here nothing but the few functions that make tensors is ever called. Every
+other name stands for an :class:`Inert` object that notes what it was given and does nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from regionvlp.errors import InputError, WeightsError
+from regionvlp.unpickle import Admitted
+
+_ZIP = b"PK\x03\x04"
+_TENSOR_MAKERS = (
+    "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state"
+)  # fmt: skip
+
+
+class Inert:
+    """Stands for an object of a class that is not ours to create; does nothing, whatever a pickle does to it.
+
+    Attributes:
+        arguments: what it was made from.
+        state: what it was then given, usually its attributes by name.
+    """
+
+    def __init__(self, *arguments: Any, **_: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        return self
+
+    def __setitem__(self, _: Any, __: Any) -> None: ...
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return Admitted(OrderedDict)
+        if module == "torch._utils" and name in _TENSOR_MAKERS:
+            return Admitted(getattr(torch._utils, name))
+        if module in ("torch", "torch.storage") and name.endswith("Storage"):
+            return _storage_class(name)
+        if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
+            return value
+        # A class of its own each time, so that nothing a pickle does to it is seen elsewhere.
+        return type("Inert", (Inert,), {})
+
+
+def _storage_class(name: str) -> Any:
+    """The type tag of a storage, which torch's own reader looks into; nothing is called."""
+    found = getattr(torch, name, None) or getattr(torch.storage, name, None)
+    return found if isinstance(found, type) else type("Inert", (Inert,), {})
+
+
+# torch.load asks a module for these two names.
+_PICKLE: Any = SimpleNamespace(
+    __name__="regionvlp.torch_files", Unpickler=_Reader, load=lambda file, **options: _Reader(file, **options).load()
+)
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of a ``.pth``, ``.pt``, ``.bin``, ``.tar`` or ``.safetensors`` file, on the CPU.
+
+    Returns:
+        What the file holds; tensors of a zip-form file may be views of the file on the disk.
+
+    Raises:
+        InputError: there is no such file. WeightsError: it is damaged, or no such file at all.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}", "check the path")
+    hint = "the file is damaged or no checkpoint: get it again"
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        is_zip = _is_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, mmap=is_zip)
+    except Exception as error:  # a damaged pickle can make the reader raise anything
+        raise WeightsError(f"cannot read weights {path}: {_first_line(error)}", hint) from None
+
+
+def state_dict_of(content: Any) -> dict[str, Tensor]:
+    """The tensors by name: those under ``state_dict`` or ``model``, else those of the content itself; may be empty.
+
+    The prefix ``module.`` of parallel training is taken off where every name has it.
+    """
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        return {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors and all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether the file has today's form.
+
+    Raises:
+        WeightsError: a TorchScript program, which torch would load by another way than its pickle.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:
+            return False
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise WeightsError("it is a TorchScript program")
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
