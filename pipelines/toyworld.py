@@ -1,8 +1,14 @@
 """Toy world: short captioned clips of moving shapes, with the true boxes and the words that name them.
 
-In: a seed, a split, a count. Out: :class:`ToyClip`, drawn frame by frame, and mp4 files with a ``<split>.jsonl``.
-Clip number i of a split depends on (seed, split, i) and on the captions of the clips before it alone. A caption belongs
-to one split alone (by its checksum), and none occurs twice within a split, so that training and test share none.
+In: a world, a seed, a split, a count. Out: :class:`ToyClip`, drawn frame by frame, and mp4 files with a
+``<split>.jsonl``. Clip number i of a split depends on (seed, split, i) and on the captions of the clips before it
+alone. A caption belongs to one split alone (by its checksum), and none occurs twice within a split, so that training
+and test share none.
+
+Two worlds are at hand (:data:`WORLDS`). ``plain`` is the demo's: one or two objects, each clip drawn for itself. In
+``hard`` there are objects that the caption leaves out, and clips come in families whose captions differ in one thing
+that one object is or does, or in which of two objects has which looks: the gist of a caption finds the family, not
+the clip.
 
 Shape letters: T frames, O objects, H height, W width.
 """
@@ -12,8 +18,8 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -66,18 +72,54 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 }
 JOINERS = (" while {b}", ", {b}", " and {b}", " as {b}")
 CROSSING = ("cross", "pass each other", "swap places")  # what two objects do together
-CROSSING_SHARE = 0.2
+CROSSING_WAYS = ("cross right", "cross left")  # the action of each
+LOOKS: dict[str, tuple[str, ...]] = {  # field of a Look -> its values
+    "shape": tuple(SHAPES),
+    "colour": tuple(COLOURS),
+    "texture": TEXTURES,
+    "size": tuple(SIZES),
+    "action": tuple(ACTIONS),
+}
+EXCHANGE_SHARE = 0.3  # of the changes within a family, those in which two objects exchange a value
 
 
 @dataclass(frozen=True)
-class ToyObject:
-    """One object: how it looks, what it does, and where its noun and colour stand in the caption."""
+class World:
+    """What clips are made of.
+
+    Attributes:
+        objects: the fewest and the most objects that a caption names, 1 or 2.
+        bystanders: objects that are to be seen and that no caption names. Each has the shape or the colour of one that
+            is named, never both.
+        family: so many clips in a row make a family. Each differs from the first in one thing that the captions say:
+            a value of one object's :class:`Look`, or which of two objects has which of two values.
+        crossing: how often two objects do something together; 0 where there are families.
+    """
+
+    objects: tuple[int, int] = (1, 2)
+    bystanders: int = 0
+    family: int = 1
+    crossing: float = 0.2
+
+
+WORLDS: dict[str, World] = {"plain": World(), "hard": World(objects=(2, 2), bystanders=1, family=4, crossing=0.0)}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an object looks and what it does: values of :data:`LOOKS`, or one of two that cross."""
 
     shape: str
     colour: str
     texture: str
     size: str
     action: str
+
+
+@dataclass(frozen=True)
+class ToyObject(Look):
+    """An object that a caption names, and where its noun and colour stand there."""
+
     noun: str
     noun_span: tuple[int, int]  # characters of the caption, end exclusive
     colour_span: tuple[int, int]
@@ -102,21 +144,32 @@ class ToyClip:
     frames: NDArray[np.uint8]
 
 
-def clips(count: int, *, split: Split, seed: int = 0) -> Iterator[ToyClip]:
+def clips(count: int, *, split: Split, seed: int = 0, world: World = WORLDS["plain"]) -> Iterator[ToyClip]:
     """Draws the first ``count`` clips of a split, each with a caption of its own."""
     seen: set[str] = set()
+    family: list[tuple[ToyObject, ...]] = []
     for i in range(count):
         rng = np.random.default_rng([seed, zlib.crc32(split.encode()), i])
-        caption, objects = _draw_caption(rng)
-        while caption in seen or _split_of(caption) != split:
-            caption, objects = _draw_caption(rng)
+        if i % world.family == 0:
+            family = []
+        while True:
+            caption, objects = _caption(rng, _changed(rng, family[0]) if family else _looks(rng, world))
+            if caption not in seen and _split_of(caption) == split and not _shown_already(objects, family):
+                break
         seen.add(caption)
-        frames, boxes = _render(rng, objects)
+        family.append(objects)
+        frames, boxes = _render(rng, objects, _bystanders(rng, objects, world.bystanders))
         yield ToyClip(f"{split}/{i:05d}.mp4", caption, objects, boxes, frames)
 
 
 def write_clips(
-    folder: Path, count: int, *, split: Split, seed: int = 0, advance: Callable[[], None] = lambda: None
+    folder: Path,
+    count: int,
+    *,
+    split: Split,
+    seed: int = 0,
+    world: World = WORLDS["plain"],
+    advance: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Writes the clips of a split as H.264 below ``folder``, then ``<split>.jsonl``: where that lies, all clips do.
 
@@ -124,7 +177,7 @@ def write_clips(
     ``boxes``: one ``[x1, y1, x2, y2]`` or null per frame).
 
     Args:
-        folder, count, split, seed: where, how many, of which split and world.
+        folder, count, split, seed, world: where, how many, and what.
         advance: called after each clip.
 
     Returns:
@@ -132,7 +185,7 @@ def write_clips(
     """
     index = folder / f"{split}.jsonl"
     lines, ids = [], []
-    for clip in clips(count, split=split, seed=seed):
+    for clip in clips(count, split=split, seed=seed, world=world):
         path = folder / clip.video_id
         path.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(path, clip.frames)
@@ -177,30 +230,73 @@ def _split_of(caption: str) -> Split:
     return "test" if zlib.crc32(caption.encode()) % TEST_SHARE == 0 else "train"
 
 
-def _draw_caption(rng: np.random.Generator) -> tuple[str, tuple[ToyObject, ...]]:
-    """One or two objects that differ in shape and colour, and a sentence about them."""
-    number = int(rng.integers(1, 3))
+def _looks(rng: np.random.Generator, world: World) -> Iterator[Look]:
+    """Objects that differ in shape and colour, each drawn when it is asked for."""
+    fewest, most = world.objects
+    number = int(rng.integers(fewest, most + 1))
     shapes = rng.choice(list(SHAPES), number, replace=False)
     colours = rng.choice(list(COLOURS), number, replace=False)
-    crossing = number == 2 and rng.random() < CROSSING_SHARE
+    crossing = number == 2 and rng.random() < world.crossing
+    for o in range(number):
+        texture, size, action = (str(rng.choice(list(names))) for names in (TEXTURES, SIZES, ACTIONS))
+        yield Look(str(shapes[o]), str(colours[o]), texture, size, CROSSING_WAYS[o] if crossing else action)
+
+
+def _changed(rng: np.random.Generator, base: tuple[ToyObject, ...]) -> tuple[Look, ...]:
+    """The same objects but for one thing."""
+    changed: list[Look] = list(base)
+    name = str(rng.choice(list(LOOKS)))
+    o = int(rng.integers(len(base)))
+    if len(base) > 1 and rng.random() < EXCHANGE_SHARE:
+        other = (o + 1) % len(base)
+        changed[o] = replace(base[o], **{name: getattr(base[other], name)})
+        changed[other] = replace(base[other], **{name: getattr(base[o], name)})
+    else:
+        taken = {getattr(thing, name) for thing in base}  # shapes and colours stay unlike each other
+        changed[o] = replace(base[o], **{name: str(rng.choice([value for value in LOOKS[name] if value not in taken]))})
+    return tuple(changed)
+
+
+def _shown_already(objects: tuple[ToyObject, ...], family: list[tuple[ToyObject, ...]]) -> bool:
+    """Whether a clip of the family shows the same objects, in whatever words."""
+
+    def shown(things: tuple[ToyObject, ...]) -> list[tuple[str, ...]]:
+        return sorted(tuple(getattr(thing, name) for name in LOOKS) for thing in things)
+
+    return any(shown(objects) == shown(others) for others in family)
+
+
+def _bystanders(rng: np.random.Generator, objects: tuple[ToyObject, ...], number: int) -> tuple[Look, ...]:
+    """Objects that the caption leaves out, each easily taken for one that it names."""
+    named = {(thing.shape, thing.colour) for thing in objects}
+    found: list[Look] = []
+    while len(found) < number:
+        like = objects[int(rng.integers(len(objects)))]
+        shape, colour, texture, size, action = (str(rng.choice(list(values))) for values in LOOKS.values())
+        shape, colour = (like.shape, colour) if rng.random() < 0.5 else (shape, like.colour)
+        if (shape, colour) not in named:
+            found.append(Look(shape, colour, texture, size, action))
+    return tuple(found)
+
+
+def _caption(rng: np.random.Generator, looks: Iterable[Look]) -> tuple[str, tuple[ToyObject, ...]]:
+    """A sentence about objects."""
     caption = ""
     objects = []
-    for o in range(number):
-        shape, colour = str(shapes[o]), str(colours[o])
-        texture, size, action = (str(rng.choice(list(names))) for names in (TEXTURES, SIZES, ACTIONS))
-        noun = str(rng.choice(SHAPES[shape]))
-        clause = _phrase(rng, colour, texture, size, noun)
+    for o, look in enumerate(looks):
+        noun = str(rng.choice(SHAPES[look.shape]))
+        clause = _phrase(rng, look.colour, look.texture, look.size, noun)
+        crossing = look.action in CROSSING_WAYS
         if crossing:
-            action = ("cross right", "cross left")[o]
             clause += f" {rng.choice(CROSSING)}" if o else ""
         else:
-            clause += f" {rng.choice(ACTIONS[action])}"
+            clause += f" {rng.choice(ACTIONS[look.action])}"
         if o:
             clause = f" and {clause}" if crossing else str(rng.choice(JOINERS)).format(b=clause)
         start = len(caption)
         caption += clause
-        spans = _span(caption, noun, start), _span(caption, colour, start)
-        objects.append(ToyObject(shape, colour, texture, size, action, noun, *spans))
+        spans = _span(caption, noun, start), _span(caption, look.colour, start)
+        objects.append(ToyObject(look.shape, look.colour, look.texture, look.size, look.action, noun, *spans))
     return caption, tuple(objects)
 
 
@@ -221,12 +317,16 @@ def _span(caption: str, word: str, start: int) -> tuple[int, int]:
 # Pictures
 
 
-def _render(rng: np.random.Generator, objects: tuple[ToyObject, ...]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _render(
+    rng: np.random.Generator, objects: tuple[ToyObject, ...], bystanders: tuple[Look, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Frames [T, H, W, 3], and the boxes [T, O, 4] of ``objects``, which hide the bystanders where they meet."""
     frames = np.repeat(_background(rng)[None], NUM_FRAMES, axis=0)
-    boxes = np.full((NUM_FRAMES, len(objects), 4), np.nan, np.float32)
-    angles = rng.uniform(-0.3, 0.3, len(objects))
-    spots = _spots(rng, len(objects))
-    for o, thing in enumerate(objects):
+    things = (*bystanders, *objects)
+    boxes = np.full((NUM_FRAMES, len(things), 4), np.nan, np.float32)
+    angles = rng.uniform(-0.3, 0.3, len(things))
+    spots = _spots(rng, len(things))
+    for o, thing in enumerate(things):
         fill = _texture(thing)
         for t in range(NUM_FRAMES):
             x, y, radius = _pose(thing, spots[o], t / (NUM_FRAMES - 1))
@@ -239,7 +339,8 @@ def _render(rng: np.random.Generator, objects: tuple[ToyObject, ...]) -> tuple[N
             if len(xs):
                 boxes[t, o] = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
     noise = rng.integers(-6, 7, frames.shape[1:3])[None, :, :, None]
-    return np.clip(frames.astype(np.int16) + noise, 0, 255).astype(np.uint8), boxes
+    frames = np.clip(frames.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    return frames, boxes[:, len(bystanders) :]
 
 
 def _spots(rng: np.random.Generator, number: int) -> list[tuple[float, float]]:
@@ -249,7 +350,7 @@ def _spots(rng: np.random.Generator, number: int) -> list[tuple[float, float]]:
     return [(float(width * (c + rng.uniform(0.38, 0.62))), float(HEIGHT * rng.uniform(0.4, 0.6))) for c in columns]
 
 
-def _pose(thing: ToyObject, spot: tuple[float, float], when: float) -> tuple[float, float, float]:
+def _pose(thing: Look, spot: tuple[float, float], when: float) -> tuple[float, float, float]:
     """Centre and radius in pixels at time ``when`` in [0, 1]."""
     x, y = spot
     radius = SIZES[thing.size][0]
@@ -318,7 +419,7 @@ _POLYGONS: dict[str, list[list[tuple[float, float]]]] = {  # unit size, y downwa
 }
 
 
-def _texture(thing: ToyObject) -> NDArray[np.float32]:
+def _texture(thing: Look) -> NDArray[np.float32]:
     """[H, W, 3] float32 colours that the object's mask cuts out."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     match thing.texture:

@@ -1,0 +1,123 @@
+"""The runs of an ablation: each variant with each seed, trained as any other run and measured once.
+
+In: :class:`Job`. Out: ``RUN/result.json``, which marks a run as finished. Jobs side by side are processes of one thread
+each; ``python -m regionvlp.pipelines.ablation_runs CONFIG RUN`` is one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regionvlp.config import dump_yaml, load_config, read_yaml
+from regionvlp.errors import RegionVLPError
+from regionvlp.run_config import RunConfig
+from regionvlp.shards.files import replacing
+from regionvlp.training.logbook import read_log
+from regionvlp.training.run_folder import CONFIG
+
+RESULT = "result.json"
+POLL = 0.2  # seconds between two looks at running processes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: which variant and seed, its configuration, and its folder."""
+
+    variant: str
+    seed: int
+    config: RunConfig
+    run: Path
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """What an earlier call measured of this very run, or None."""
+    try:
+        if (job.run / CONFIG).read_text(encoding="utf-8") != dump_yaml(job.config):
+            return None
+        result: dict[str, Any] = json.loads((job.run / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+    """Runs jobs, and yields each with its result, or with a line that says why it has none.
+
+    Raises:
+        KeyboardInterrupt: interrupted; what was running has left a checkpoint to go on from.
+    """
+    if at_once == 1:
+        for job in jobs:
+            try:
+                yield job, train_and_measure(job.config, job.run)
+            except RegionVLPError as error:
+                yield job, str(error)
+    else:
+        yield from _side_by_side(jobs, at_once)
+
+
+def train_and_measure(config: RunConfig, run: Path) -> dict[str, Any]:
+    """Trains to the end, from where the run stands, and measures retrieval and, where the truth is known, grounding.
+
+    Returns:
+        ``t2v`` and ``v2t`` of :func:`retrieval_metrics`, ``grounding`` of :func:`pointing_accuracy` or None, ``steps``,
+        and ``seconds`` spent in them. They are also in ``RUN/result.json``.
+    """
+    # What follows imports torch, which a parent of processes does not need.
+    from regionvlp.checkpoints import load_checkpoint
+    from regionvlp.pipelines.measure import measure
+    from regionvlp.pipelines.run import train
+
+    train(config, run)
+    assert config.eval.source is not None, "an ablation has something to measure on"
+    found = measure(load_checkpoint(run), config.eval.source)
+    steps, seconds = _time_of(run)
+    result = {
+        "t2v": found.metrics["t2v"],
+        "v2t": found.metrics["v2t"],
+        "chance": found.metrics["chance"],
+        "gallery": found.metrics["gallery"],
+        "grounding": found.grounding,
+        "steps": steps,
+        "seconds": round(seconds, 2),
+    }
+    with replacing(run / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _time_of(run: Path) -> tuple[int, float]:
+    """Steps done, and seconds in them, by the run's own log; evaluations and checkpoints do not count."""
+    step, seconds = 0, 0.0
+    for row in read_log(run):
+        if "time/compute_s" in row:
+            seconds += (row["step"] - step) * (row["time/compute_s"] + row["time/data_s"])
+            step = row["step"]
+    return step, seconds
+
+
+def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+    waiting, running = list(jobs), {}  # type: list[Job], dict[Job, subprocess.Popen[bytes]]
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[job.run] = job, _start(job)
+            time.sleep(POLL)
+            for key, (job, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[key]
+                    yield job, finished(job) or _last_words(job, process.returncode)
+    finally:
+        _stop([process for _, process in running.values()])

@@ -1,0 +1,150 @@
+"""The variants of an ablation: named layers of settings, and the grid that several ``--over`` make.
+
+In: ``--over loss=global,rwa``, ``--over optim.lr=1e-4,3e-4``, a file of variants. Out: :class:`Variant`, each with a
+layer that goes on top of the configuration.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from regionvlp.config import merge, parse_assignments, read_yaml
+from regionvlp.errors import ConfigError, nearest
+
+LOSS_NAMES: dict[str, str] = {
+    "global": "global contrast alone: the paper's Base",
+    "filip": "FILIP's best matches beside it",
+    "rwa": "region-word alignment as the paper's equations have it",
+    "rwa_no_refine": "the same without focusing",
+    "rwa_valid": "the public code's alignment on valid tokens only, contrasted in both directions",
+    "rwa_public": "exactly the public code's: padding counts, captions of 100 tokens, KL from videos alone",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of choices.
+
+    Attributes:
+        name: what tables call it, such as ``rwa`` or ``rwa, optim.lr=0.0003``.
+        settings: the layer that makes it, on top of the configuration.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """The name as part of a path."""
+        return re.sub(r"[^\w.=+-]+", "_", self.name)
+
+
+def build_variants(overs: Sequence[str], files: Sequence[Path] = ()) -> list[Variant]:
+    """Every combination of the axes, the last one varying fastest.
+
+    Args:
+        overs: ``axis=value,value``. An axis is ``loss`` (:data:`LOSS_NAMES`), ``frames`` or ``regions`` (of data and
+            model together), or a dotted key of the configuration; its values are YAML.
+        files: each an axis: a YAML mapping of names to layers of settings.
+
+    Raises:
+        ConfigError: an axis or a name that does not exist, nothing to vary, or a variant that is there twice.
+        InputError: a file that cannot be read.
+    """
+    axes = [_axis(over) for over in overs] + [_axis_of(path) for path in files]
+    if not axes:
+        raise ConfigError("nothing to vary", "say what with --over, for example --over loss=global,filip,rwa")
+    variants = []
+    for choice in itertools.product(*axes):
+        settings: dict[str, Any] = {}
+        for variant in choice:
+            settings = merge(settings, variant.settings)
+        variants.append(Variant(", ".join(variant.name for variant in choice), settings))
+    folders = [variant.folder for variant in variants]
+    twice = next((variant.name for variant in variants if folders.count(variant.folder) > 1), None)
+    if twice:
+        raise ConfigError(f"the variant '{twice}' is there twice", "name each value once")
+    return variants
+
+
+def _axis(over: str) -> list[Variant]:
+    key, equals, text = over.partition("=")
+    key = key.strip()
+    if not equals or not key or not text.strip():
+        raise ConfigError(f"cannot read '--over {over}'", "write --over loss=global,rwa or --over section.key=1,2")
+    if key == "loss":
+        return [Variant(name.strip(), _loss(name.strip())) for name in text.split(",")]
+    values = _values(over, text)
+    if key in _PAIRED:
+        return [Variant(f"{value} {key}", _PAIRED[key](value)) for value in values]
+    if "." not in key:
+        hint = nearest(key, ("loss", *_PAIRED)) or f"'loss', {', '.join(map(repr, _PAIRED))} or a key such as optim.lr"
+        raise ConfigError(f"nothing called '{key}' can be varied", hint)
+    return [Variant(f"{key}={_short(value)}", parse_assignments([f"{key}={_short(value)}"])) for value in values]
+
+
+def _axis_of(path: Path) -> list[Variant]:
+    layers = read_yaml(path)
+    for name, layer in layers.items():
+        if not isinstance(layer, dict):
+            raise ConfigError(f"{path}: '{name}' is no layer of settings", "write 'name: {section: {key: value}}'")
+    if not layers:
+        raise ConfigError(f"{path} names no variants", "write 'name: {section: {key: value}}'")
+    return [Variant(str(name), layer) for name, layer in layers.items()]
+
+
+def _values(over: str, text: str) -> list[Any]:
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        raise ConfigError(f"cannot read the values of '--over {over}'", "separate YAML values by commas") from None
+    return list(values)
+
+
+def _short(value: Any) -> str:
+    """A value as YAML in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _loss(name: str) -> dict[str, Any]:
+    if name not in LOSS_NAMES:
+        raise ConfigError(f"no loss called '{name}'", nearest(name, LOSS_NAMES) or f"losses: {', '.join(LOSS_NAMES)}")
+    if name == "global":
+        return {"loss": {"use_global": True, "use_local": False}}
+    if name == "filip":
+        return {"loss": {"use_global": True, "use_local": True, "local": "filip"}}
+    return {
+        "loss": {"use_global": True, "use_local": True, "local": "region_word", "region_word": _region_word(name)},
+        **(_PUBLIC_DATA if name == "rwa_public" else {}),
+    }
+
+
+def _region_word(name: str) -> dict[str, Any]:
+    """A whole section but for the temperature, so that nothing of the configuration's own form remains."""
+    from regionvlp.losses import REGION_WORD_PRESETS  # imports torch
+
+    preset, changes = {
+        "rwa": ("paper", {}),
+        "rwa_no_refine": ("paper", {"refine": False}),
+        "rwa_valid": ("valid", {"local_loss": "nce_both"}),
+        "rwa_public": ("public", {}),
+    }[name]
+    return {**REGION_WORD_PRESETS[preset].model_dump(exclude={"temperature"}), **changes}
+
+
+# What the public score is a function of besides the tokens: it counts padded words and regions.
+_PUBLIC_DATA: dict[str, Any] = {
+    "data": {"padding": "edge", "pad_text": True, "text_length": 100},
+    "model": {"text": {"max_length": 100}},
+}
+_PAIRED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "frames": lambda value: {"data": {"frames": value}, "model": {"video": {"frames": value}}},
+    "regions": lambda value: {"data": {"regions": value}, "model": {"video": {"regions": value}}},
+}
