@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,14 @@ def train_and_measure(config: RunConfig, run: Path) -> dict[str, Any]:
     """
     # What follows imports torch, which a parent of processes does not need.
     from regionvlp.checkpoints import load_checkpoint
+    from regionvlp.devices import describe_device, pick_device
     from regionvlp.pipelines.measure import measure
     from regionvlp.pipelines.run import train
 
     train(config, run)
     assert config.eval.source is not None, "an ablation has something to measure on"
-    found = measure(load_checkpoint(run), config.eval.source)
+    device = pick_device(config.train.device)
+    found = measure(load_checkpoint(run, device), config.eval.source, device)
     steps, seconds = _time_of(run)
     result = {
         "t2v": found.metrics["t2v"],
@@ -90,7 +91,9 @@ def train_and_measure(config: RunConfig, run: Path) -> dict[str, Any]:
         "gallery": found.metrics["gallery"],
         "grounding": found.grounding,
         "steps": steps,
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
+        "step_seconds": seconds / max(steps, 1),
+        "device": describe_device(device),
     }
     with replacing(run / RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -108,16 +111,60 @@ def _time_of(run: Path) -> tuple[int, float]:
 
 
 def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:
-    waiting, running = list(jobs), {}  # type: list[Job], dict[Job, subprocess.Popen[bytes]]
+    waiting = list(jobs)
+    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                job = waiting.pop(0)
-                running[job.run] = job, _start(job)
+                running.append((waiting[0], _start(waiting.pop(0))))
             time.sleep(POLL)
-            for key, (job, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[key]
-                    yield job, finished(job) or _last_words(job, process.returncode)
+            for job, process in [pair for pair in running if pair[1].poll() is not None]:
+                running.remove((job, process))
+                yield job, finished(job) or _last_words(job, process.returncode)
     finally:
-        _stop([process for _, process in running.values()])
+        for _, process in running:
+            process.send_signal(signal.SIGTERM)  # it finishes its step and writes a checkpoint
+        for _, process in running:
+            process.wait()
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    """Starts a process of one thread on a job; what it says goes to ``RUN.log``."""
+    job.run.parent.mkdir(parents=True, exist_ok=True)
+    config = job.run.with_name(f"{job.run.name}.yaml")
+    config.write_text(dump_yaml(job.config), encoding="utf-8")
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    with _log_of(job).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, str(config), str(job.run)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **one_thread},
+            cwd=job.run.parent,  # not the root of a checkout, where ./regionvlp would be found first
+        )
+
+
+def _last_words(job: Job, code: int) -> str:
+    lines = _log_of(job).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{lines[-1] if lines else 'it said nothing'} (exit code {code}, see {_log_of(job)})"
+
+
+def _log_of(job: Job) -> Path:
+    return job.run.with_name(f"{job.run.name}.log")
+
+
+def _main(config: str, run: str) -> int:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        train_and_measure(load_config(RunConfig, read_yaml(Path(config))), Path(run))
+    except RegionVLPError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

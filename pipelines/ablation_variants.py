@@ -130,13 +130,14 @@ def _region_word(name: str) -> dict[str, Any]:
     """A whole section but for the temperature, so that nothing of the configuration's own form remains."""
     from regionvlp.losses import REGION_WORD_PRESETS  # imports torch
 
-    preset, changes = {
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
         "rwa": ("paper", {}),
         "rwa_no_refine": ("paper", {"refine": False}),
         "rwa_valid": ("valid", {"local_loss": "nce_both"}),
         "rwa_public": ("public", {}),
-    }[name]
-    return {**REGION_WORD_PRESETS[preset].model_dump(exclude={"temperature"}), **changes}
+    }
+    preset, changed = changes[name]
+    return REGION_WORD_PRESETS[preset].model_dump(exclude={"temperature"}) | changed
 
 
 # What the public score is a function of besides the tokens: it counts padded words and regions.

@@ -6,7 +6,6 @@ In: a size. Out: ``{"device", "rows", "ratios"}``. Weights are random, since the
 from __future__ import annotations
 
 import importlib.util
-import platform
 import resource
 import tempfile
 import time
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from regionvlp.devices import pick_device
+from regionvlp.devices import describe_device, pick_device
 from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.detector import RegionDetector
 from regionvlp.extract.detector.head import object_probabilities
@@ -226,9 +225,7 @@ class _Bench:
         self.rows.append({"name": name, "value": float(value), "unit": unit})
 
     def device_name(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+        return describe_device(self.device)
 
 
 def flops_per_frame(config: DetectorConfig, height: int, width: int) -> int:

@@ -22,6 +22,7 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "ablate": ("regionvlp.pipelines.ablate", "Train variants of a run with several seeds, and compare them."),
     "bench": ("regionvlp.pipelines.bench", "Measure parts of regionvlp against a named baseline."),
     "demo": ("regionvlp.pipelines.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
+    "toyworld": ("regionvlp.pipelines.render", "Render captioned clips of moving shapes."),
     "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
     "weights": ("regionvlp.pipelines.weights", "List, fetch, convert and describe weights."),

@@ -7,7 +7,6 @@ for the measuring, which takes seconds.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -20,16 +19,16 @@ from rich.console import Console
 
 from regionvlp.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
 from regionvlp.config import load_config
-from regionvlp.errors import InputError
+from regionvlp.data.settings import SourceSettings
 from regionvlp.extract.launch import extract_folder
 from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings, VideoSettings
-from regionvlp.pipelines import toyworld
-from regionvlp.pipelines.demo_results import Results, draw_page, measure
+from regionvlp.pipelines.demo_results import draw_page
+from regionvlp.pipelines.measure import Results, measure
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+from regionvlp.pipelines.render import note_order, render
 from regionvlp.pipelines.run import train
 from regionvlp.progress import ProgressBar
 from regionvlp.run_config import RunConfig
-from regionvlp.shards.files import replacing
 
 SCALE = "demo.json"
 FRAMES = 4
@@ -64,9 +63,9 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
     console = console_for(json_path)
     scale = QUICK if quick else FULL
     out = out.resolve()  # a run remembers its paths
-    _settle_scale(out, scale)
+    note_order(out / SCALE, asdict(scale), "a demo of another size")
     console.print(f"1. rendering {scale.train} clips to learn from and {scale.test} held out")
-    _render(out / "videos", scale)
+    render(out / "videos", {"train": scale.train, "test": scale.test})
     console.print("2. extracting regions with the tiny detector")
     _extract(out, console)
     checkpoints: dict[str, Checkpoint] = {}
@@ -79,7 +78,7 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
     _copy_checkpoint(find_checkpoint(out / "runs" / "full"), out / "checkpoint")
     console.print("5. measuring on the held-out clips, and drawing")
     results = {
-        name: measure(checkpoint, out / "videos" / "test.jsonl", out / "shards")
+        name: measure(checkpoint, SourceSettings(captions=out / "videos" / "test.jsonl", shards=out / "shards"))
         for name, checkpoint in checkpoints.items()
     }
     record = _record(results)
@@ -104,34 +103,6 @@ def run_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
         },
         source="demo.yaml",
     )
-
-
-def _settle_scale(out: Path, scale: Scale) -> None:
-    """Notes the size of the demo in its folder; a folder of another size is refused before anything in it changes.
-
-    Raises:
-        InputError: the folder holds a demo of another size, or something else.
-    """
-    note = out / SCALE
-    if note.exists():
-        if json.loads(note.read_text(encoding="utf-8")) != asdict(scale):
-            raise InputError(f"{out} holds a demo of another size", "choose another --out, or remove that folder")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} holds something else", "choose a new or empty folder for --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(note) as temporary:
-        temporary.write_text(json.dumps(asdict(scale)) + "\n", encoding="utf-8")
-
-
-def _render(folder: Path, scale: Scale) -> None:
-    counts: dict[toyworld.Split, int] = {"train": scale.train, "test": scale.test}
-    for split, count in counts.items():
-        index = folder / f"{split}.jsonl"
-        if not index.exists() or index.read_text(encoding="utf-8").count("\n") != count:
-            with ProgressBar("render", "clips", "clips") as bar:
-                bar.begin(count)
-                toyworld.write_clips(folder, count, split=split, advance=lambda: bar.advance(1, 1))
 
 
 def _extract(out: Path, console: Console) -> None:

@@ -1,75 +1,26 @@
-"""What the demo measures and draws: retrieval, pointing, and the examples of its page.
+"""What the demo draws: metrics, curves, and the examples of its page.
 
 Shape letters: V videos, F frames, R regions, W words, D joint width.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from regionvlp.checkpoints import Checkpoint
-from regionvlp.data.dataset import RegionTextDataset
-from regionvlp.data.settings import SourceSettings
-from regionvlp.data.sources import collate_for, open_source
-from regionvlp.evaluation.grounding import GroundedObject, alignment, pointing_accuracy
-from regionvlp.evaluation.metrics import retrieval_metrics, text_to_video_ranks
-from regionvlp.evaluation.retrieval import Retrieval, encode_texts, encode_videos, run_retrieval
+from regionvlp.evaluation.grounding import alignment
+from regionvlp.evaluation.metrics import text_to_video_ranks
 from regionvlp.extract.detector.registry import bundled_dir
-from regionvlp.models import Encoded
-from regionvlp.regions import VideoRegions
+from regionvlp.pipelines.measure import Results, region_edges
 from regionvlp.report.page import inline_jpeg
 from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
 from regionvlp.training.logbook import read_log
 from regionvlp.video import read_frames
 
 EXAMPLES, HITS = 6, 6
-
-
-@dataclass(frozen=True)
-class Results:
-    """What one trained model does on the held-out clips.
-
-    Attributes:
-        metrics: of :func:`retrieval_metrics`. grounding: of :func:`pointing_accuracy`.
-        retrieval: the similarities; row i is the caption of column i.
-        video, text: the encodings, V videos and their V captions.
-        dataset, annotations: what was evaluated; ``annotations[i]`` belongs to video i.
-    """
-
-    metrics: Mapping[str, Any]
-    grounding: Mapping[str, Any]
-    retrieval: Retrieval
-    video: Encoded
-    text: Encoded
-    dataset: RegionTextDataset
-    annotations: list[dict[str, Any]]
-    checkpoint: Checkpoint
-
-
-def measure(checkpoint: Checkpoint, annotations: Path, shards: Path) -> Results:
-    """Evaluates a checkpoint on a split of the toy world, which has one caption per video."""
-    settings = checkpoint.config.data
-    source = SourceSettings(captions=annotations, shards=shards)
-    dataset = open_source(source, settings, training=False)
-    task, collate = checkpoint.task, collate_for(settings, checkpoint.tokenizer)
-    retrieval = run_retrieval(task, dataset, collate)
-    with torch.inference_mode():
-        video = Encoded.cat(list(encode_videos(task, dataset, collate)))
-        text = Encoded.cat(list(encode_texts(task, dataset, collate)))
-    rows = [json.loads(line) for line in annotations.read_text(encoding="utf-8").splitlines()]
-    grounding = pointing_accuracy(
-        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
-    )
-    metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
-    return Results(metrics, grounding, retrieval, video, text, dataset, rows, checkpoint)
 
 
 def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
@@ -113,39 +64,6 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
     )
 
 
-def _objects(
-    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: RegionTextDataset
-) -> list[GroundedObject]:
-    """The objects that caption i names, with what the model made of them."""
-    regions = dataset.videos.chosen(row["video_id"])
-    frames, slots = regions.num_frames, checkpoint.config.data.regions
-    length = checkpoint.config.data.text_length
-    tokens = video.tokens[i].reshape(frames, slots, -1).numpy()
-    mask = video.mask[i].reshape(frames, slots).numpy()
-    found = []
-    for thing in row["objects"]:
-        true = [thing["boxes"][index] or [np.nan] * 4 for index in regions.frame_index]
-        # Positions count [CLS], which is not among the tokens.
-        words = [
-            position - 1 for position in checkpoint.tokenizer.tokens_of(row["caption"], thing["noun_span"], length)
-        ]
-        found.append(
-            GroundedObject(
-                words=text.tokens[i, words].numpy(),
-                regions=tokens,
-                region_mask=mask,
-                boxes=_edges(regions, slots),
-                true_boxes=np.array(true, np.float64),
-            )
-        )
-    return found
-
-
-def _edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
-    """Boxes [F, R, 4] as edges; the detector's count pixels, from their first to their last."""
-    return regions.boxes[:, :slots] + np.array([0, 0, 1, 1], np.float32)
-
-
 def _example(results: Results, i: int, rank: float, out: Path) -> Example:
     row = results.annotations[i]
     words, positions = _words(results, i)
@@ -184,6 +102,8 @@ def _words(results: Results, i: int) -> tuple[list[str], list[list[int]]]:
 def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> list[GroundedFrame]:
     regions = results.dataset.videos.chosen(results.annotations[i]["video_id"])
     slots, count = results.checkpoint.config.data.regions, regions.num_frames
+    assert results.video is not None
+    assert results.text is not None
     tokens = results.video.tokens[i].reshape(count, slots, -1).numpy()
     pictures = read_frames(out / "videos" / regions.video_id, count).frames
     answers = np.stack([alignment(results.text.tokens[i, rows].numpy(), tokens) for rows in positions])  # [W, F, R]
@@ -192,7 +112,7 @@ def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> 
     low, high = real.min(1)[:, None, None], real.max(1)[:, None, None]
     answers = np.round((answers - low) / np.maximum(high - low, 1e-9), 2)
     names = (bundled_dir("toy") / "objects.txt").read_text(encoding="utf-8").split()
-    boxes, sizes = _edges(regions, slots), regions.image_size
+    boxes, sizes = region_edges(regions, slots), regions.image_size
     return [
         GroundedFrame(
             picture=inline_jpeg(pictures[f]),

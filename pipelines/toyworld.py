@@ -19,7 +19,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -249,12 +249,17 @@ def _changed(rng: np.random.Generator, base: tuple[ToyObject, ...]) -> tuple[Loo
     o = int(rng.integers(len(base)))
     if len(base) > 1 and rng.random() < EXCHANGE_SHARE:
         other = (o + 1) % len(base)
-        changed[o] = replace(base[o], **{name: getattr(base[other], name)})
-        changed[other] = replace(base[other], **{name: getattr(base[o], name)})
+        changed[o] = _with(base[o], name, getattr(base[other], name))
+        changed[other] = _with(base[other], name, getattr(base[o], name))
     else:
         taken = {getattr(thing, name) for thing in base}  # shapes and colours stay unlike each other
-        changed[o] = replace(base[o], **{name: str(rng.choice([value for value in LOOKS[name] if value not in taken]))})
+        free = [value for value in LOOKS[name] if value not in taken]
+        changed[o] = _with(base[o], name, str(rng.choice(free)))
     return tuple(changed)
+
+
+def _with(look: Look, name: str, value: str) -> Look:
+    return Look(**{**{key: getattr(look, key) for key in LOOKS}, name: value})
 
 
 def _shown_already(objects: tuple[ToyObject, ...], family: list[tuple[ToyObject, ...]]) -> bool:

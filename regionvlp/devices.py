@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from regionvlp.errors import ConfigError
@@ -33,3 +35,10 @@ def pick_device(device: str, local_rank: int | None = None) -> torch.device:
             "start as many processes per machine as it has GPUs",
         )
     return torch.device("cuda", local_rank)
+
+
+def describe_device(device: torch.device) -> str:
+    """What reports call a device: the GPU's name, or the CPU's kind and how many threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"

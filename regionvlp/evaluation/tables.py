@@ -23,8 +23,17 @@ _SETTINGS = {"zero_shot": "zero-shot", "fine_tuned": "fine-tuned"}
 @cache
 def paper_tables() -> tuple[dict[str, Any], ...]:
     """The tables of ``paper_tables.yaml``, as its head describes them."""
-    text = (resources.files("regionvlp.evaluation") / "paper_tables.yaml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text)["tables"])
+    return tuple(_paper_file()["tables"])
+
+
+@cache
+def paper_ablations() -> dict[str, dict[str, Any]]:
+    """DemoVLP's rows about its losses, tables 4 to 6: variant -> ``table``, ``R1``, ``R5``, ``R10``."""
+    found = _paper_file()["ablations"]
+    return {
+        name: {"table": row["table"], **dict(zip(found["columns"], row["values"], strict=True))}
+        for name, row in found["rows"].items()
+    }
 
 
 def comparison_rows(
@@ -89,3 +98,9 @@ def comparison_table(
         style = "bold" if row is rows[-1] else None
         table.add_row(escape(row["method"]), row["setting"], *figures, row["source"], style=style)
     return table
+
+
+def _paper_file() -> dict[str, Any]:
+    text = (resources.files("regionvlp.evaluation") / "paper_tables.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values

@@ -1,0 +1,189 @@
+"""What an ablation found: means and spreads over seeds, and which differences are larger than the spread.
+
+The rule, in full. Each variant has a mean and a standard deviation (n - 1) over its seeds. A difference of two means is
+*beyond the spread* when it is larger than ``sqrt(s_a^2 + s_b^2)``, the standard deviation of the difference of two
+single runs. With five seeds each that is a t of 2.2. Fewer than two seeds have no spread, and decide nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from regionvlp.evaluation.tables import paper_ablations
+
+# column -> (where its value lies in a run's result, its unit)
+MEASURES: dict[str, tuple[str, ...]] = {
+    "R@1": ("t2v", "R1"),
+    "R@5": ("t2v", "R5"),
+    "R@10": ("t2v", "R10"),
+    "MedR": ("t2v", "MedR"),
+    "v2t R@1": ("v2t", "R1"),
+    "pointing": ("grounding", "accuracy"),
+    "s/step": ("step_seconds",),
+}
+DECIDED = ("R@1", "pointing")  # what differences are looked for in
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Mean and standard deviation over ``count`` seeds; no spread of a single one."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+    def __str__(self) -> str:
+        digits = 1 if self.mean >= 1 else 3
+        return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``higher`` has the larger mean of ``measure``; ``paper`` is by how much the paper has it so, in its R@1."""
+
+    measure: str
+    higher: str
+    lower: str
+    difference: float
+    spread: float | None
+    beyond: bool
+    paper: float | None
+
+
+def figure(values: Sequence[float]) -> Figure:
+    """Mean and standard deviation (n - 1)."""
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Figure]]:
+    """variant -> column -> figure, for the columns that all runs of the variant have.
+
+    Args:
+        results: variant -> a result per seed, as :func:`regionvlp.pipelines.ablation_runs.train_and_measure` returns.
+    """
+    summary: dict[str, dict[str, Figure]] = {}
+    for variant, runs in results.items():
+        columns = {name: [_value(run, where) for run in runs] for name, where in MEASURES.items()}
+        summary[variant] = {
+            name: figure([value for value in values if value is not None])
+            for name, values in columns.items()
+            if values and None not in values
+        }
+    return summary
+
+
+def differences(summary: Mapping[str, Mapping[str, Figure]]) -> list[Difference]:
+    """Every pair of variants in every measure of :data:`DECIDED`, the larger difference first."""
+    found = []
+    for measure in DECIDED:
+        having = [(name, figures[measure]) for name, figures in summary.items() if measure in figures]
+        pairs = []
+        for i, one in enumerate(having):
+            for other in having[i + 1 :]:
+                (higher, a), (lower, b) = sorted((one, other), key=lambda pair: -pair[1].mean)
+                known = a.spread is not None and b.spread is not None
+                spread = math.hypot(a.spread or 0, b.spread or 0) if known else None
+                gap = a.mean - b.mean
+                beyond = spread is not None and gap > spread
+                paper = _paper_gap(higher, lower) if measure == "R@1" else None
+                pairs.append(Difference(measure, higher, lower, gap, spread, beyond, paper))
+        found += sorted(pairs, key=lambda pair: -pair.difference)
+    return found
+
+
+def verdicts(summary: Mapping[str, Mapping[str, Figure]]) -> list[str]:
+    """What the differences say, a line each."""
+    found = differences(summary)
+    lines = []
+    for measure in DECIDED:
+        ours = [pair for pair in found if pair.measure == measure]
+        for name in dict.fromkeys(pair.higher for pair in ours):
+            beyond = [f"{p.lower} (+{p.difference:.1f})" for p in ours if p.higher == name and p.beyond]
+            if beyond:
+                lines.append(f"{measure}: {name} is above {', '.join(beyond)}")
+        if not ours:
+            continue
+        if all(pair.spread is None for pair in ours):
+            lines.append(f"{measure}: one seed says nothing about the spread; give --seeds")
+        within = [f"{pair.higher} and {pair.lower}" for pair in ours if pair.spread is not None and not pair.beyond]
+        if within:
+            lines.append(f"{measure}: within the spread of seeds are {'; '.join(within)}")
+    judged = [pair for pair in found if pair.paper]
+    if judged:
+        same = sum(pair.beyond and (pair.paper or 0) > 0 for pair in judged)
+        turned = sum(pair.beyond and (pair.paper or 0) < 0 for pair in judged)
+        lines.append(
+            f"the paper's order of R@1: {same} of {len(judged)} pairs so here, {turned} the other way round, "
+            f"{len(judged) - same - turned} within the spread"
+        )
+    return lines
+
+
+def rows(summary: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: a row per variant, and the paper's R@1 beside it where the paper has it."""
+    paper = paper_ablations()
+    columns = [name for name in MEASURES if any(name in figures for figures in summary.values())]
+    beside = any(name in paper for name in summary)
+    cells = []
+    for name, figures in summary.items():
+        known = paper.get(name)
+        cells.append(
+            [
+                name,
+                str(max((f.count for f in figures.values()), default=0)),
+                *(str(figures[column]) if column in figures else "" for column in columns),
+                *([f"{known['R1']:.1f} (table {known['table']})" if known else ""] if beside else []),
+            ]
+        )
+    return ["variant", "seeds", *columns, *(["paper R@1"] if beside else [])], cells
+
+
+def terminal_table(summary: Mapping[str, Mapping[str, Figure]], title: str) -> Table:
+    """:func:`rows` for a terminal."""
+    headings, cells = rows(summary)
+    table = Table(title=title, title_justify="left")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 else "right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def markdown(summary: Mapping[str, Mapping[str, Figure]], conditions: Iterable[str]) -> str:
+    """:func:`rows` as a page: the conditions, the table, the verdicts."""
+    headings, cells = rows(summary)
+    lines = [" | ".join(row) for row in (headings, ["---", *["---:"] * (len(headings) - 1)], *cells)]
+    says = [f"* {line}" for line in verdicts(summary)]
+    return "\n".join([*conditions, "", *(f"| {line} |" for line in lines), "", RULE, "", *says]) + "\n"
+
+
+RULE = (
+    "Mean ± standard deviation over seeds. A difference is beyond the spread when it is larger than "
+    "sqrt(s_a² + s_b²), the standard deviation of the difference of two single runs."
+)
+
+
+def as_json(summary: Mapping[str, Mapping[str, Figure]]) -> dict[str, Any]:
+    """The figures and differences in plain types."""
+    return {
+        "summary": {name: {key: asdict(f) for key, f in figures.items()} for name, figures in summary.items()},
+        "differences": [asdict(pair) for pair in differences(summary)],
+    }
+
+
+def _value(run: Mapping[str, Any], where: tuple[str, ...]) -> float | None:
+    value: Any = run
+    for key in where:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return None if value is None else float(value)
+
+
+def _paper_gap(higher: str, lower: str) -> float | None:
+    paper = paper_ablations()
+    return paper[higher]["R1"] - paper[lower]["R1"] if higher in paper and lower in paper else None

@@ -1,0 +1,128 @@
+"""Measures a trained model: retrieval, and grounding where the captions' file knows the true boxes.
+
+In: a checkpoint and captioned videos. Out: :class:`Results`. Boxes are known where the captions are JSON lines as the
+toy world writes them (see :func:`regionvlp.pipelines.toyworld.write_clips`).
+
+Shape letters: V videos, F frames, R regions, W words, D joint width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regionvlp.checkpoints import Checkpoint
+from regionvlp.data.dataset import RegionTextDataset
+from regionvlp.data.settings import SourceSettings
+from regionvlp.data.sources import collate_for, open_source
+from regionvlp.evaluation.grounding import GroundedObject, pointing_accuracy
+from regionvlp.evaluation.metrics import retrieval_metrics
+from regionvlp.evaluation.retrieval import Retrieval, encode_texts, encode_videos, run_retrieval
+from regionvlp.models import Encoded
+from regionvlp.regions import VideoRegions
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one trained model does on held-out clips.
+
+    Attributes:
+        metrics: of :func:`retrieval_metrics`.
+        grounding: of :func:`pointing_accuracy`; empty where no boxes are known.
+        retrieval: the similarities.
+        video, text: the encodings of the V videos and of the captions, where boxes are known.
+        dataset: what was evaluated.
+        annotations: the rows of the captions' file where boxes are known, row i being the one caption of video i.
+    """
+
+    checkpoint: Checkpoint
+    dataset: RegionTextDataset
+    metrics: Mapping[str, Any]
+    retrieval: Retrieval
+    grounding: Mapping[str, Any]
+    annotations: list[dict[str, Any]]
+    video: Encoded | None = None
+    text: Encoded | None = None
+
+
+def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device | str = "cpu") -> Results:
+    """Evaluates a checkpoint, whose task is on ``device``, on captioned videos.
+
+    Raises:
+        InputError, ShardError: captions and shards cannot be read, or do not fit each other.
+    """
+    config = checkpoint.config
+    settings = config.data.model_copy(update={"frames": config.eval.frames or config.data.frames})
+    dataset = open_source(source, settings, training=False)
+    task, collate, batch = checkpoint.task, collate_for(settings, checkpoint.tokenizer), config.eval.batch_size
+    retrieval = run_retrieval(task, dataset, collate, device=device, batch_size=batch)
+    metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
+    rows = _rows_with_boxes(source.captions, dataset.video_ids)
+    if not rows:
+        return Results(checkpoint, dataset, metrics, retrieval, {}, [])
+    with torch.inference_mode():
+        videos = encode_videos(task, dataset, collate, device=device, batch_size=batch)
+        texts = encode_texts(task, dataset, collate, device=device, batch_size=batch)
+        video, text = (_on_cpu(Encoded.cat(list(parts))) for parts in (videos, texts))
+    grounding = pointing_accuracy(
+        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
+    )
+    return Results(checkpoint, dataset, metrics, retrieval, {**grounding}, rows, video, text)
+
+
+def region_edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
+    """Boxes [F, R, 4] as edges; the detector's count pixels, from their first to their last."""
+    return regions.boxes[:, :slots] + np.array([0, 0, 1, 1], np.float32)
+
+
+def _rows_with_boxes(captions: Path, video_ids: list[str]) -> list[dict[str, Any]]:
+    """The rows of a file that names true boxes, one per video and in their order; none of any other file."""
+    if captions.suffix != ".jsonl":
+        return []
+    rows = [json.loads(line) for line in captions.read_text(encoding="utf-8").splitlines() if line.strip()]
+    known = all("objects" in row for row in rows) and [row["video_id"] for row in rows] == video_ids
+    return rows if known else []
+
+
+def _objects(
+    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: RegionTextDataset
+) -> list[GroundedObject]:
+    """The objects that caption i names, with what the model made of them."""
+    regions = dataset.videos.chosen(row["video_id"])
+    frames, slots = regions.num_frames, checkpoint.config.data.regions
+    length = checkpoint.config.data.text_length
+    tokens = video.tokens[i].reshape(frames, slots, -1).numpy()
+    mask = video.mask[i].reshape(frames, slots).numpy()
+    found = []
+    for thing in row["objects"]:
+        true = [thing["boxes"][index] or [np.nan] * 4 for index in regions.frame_index]
+        # Positions count [CLS], which is not among the tokens.
+        words = [
+            position - 1 for position in checkpoint.tokenizer.tokens_of(row["caption"], thing["noun_span"], length)
+        ]
+        found.append(
+            GroundedObject(
+                words=text.tokens[i, words].numpy(),
+                regions=tokens,
+                region_mask=mask,
+                boxes=region_edges(regions, slots),
+                true_boxes=np.array(true, np.float64),
+            )
+        )
+    return found
+
+
+def _on_cpu(encoded: Encoded) -> Encoded:
+    return Encoded(
+        *(
+            part.float().cpu() if part.is_floating_point() else part.cpu()
+            for part in (encoded.pooled, encoded.tokens, encoded.mask)
+        )
+    )
