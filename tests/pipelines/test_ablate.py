@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -82,9 +83,8 @@ def test_the_grid_of_several_axes(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_variants(over: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=".") as raised:
+    with pytest.raises(ConfigError, match=re.escape(said)):
         build_variants([over])
-    assert said in str(raised.value)
 
 
 def results(**values: list[float]) -> dict[str, list[dict[str, Any]]]:
