@@ -21,6 +21,7 @@ from regionvlp.errors import ConfigError, nearest
 LOSS_NAMES: dict[str, str] = {
     "global": "global contrast alone: the paper's Base",
     "filip": "FILIP's best matches beside it",
+    "taco": "TACo's token term beside it",
     "rwa": "region-word alignment as the paper's equations have it",
     "rwa_no_refine": "the same without focusing",
     "rwa_valid": "the public code's alignment on valid tokens only, contrasted in both directions",
@@ -118,8 +119,8 @@ def _loss(name: str) -> dict[str, Any]:
         raise ConfigError(f"no loss called '{name}'", nearest(name, LOSS_NAMES) or f"losses: {', '.join(LOSS_NAMES)}")
     if name == "global":
         return {"loss": {"use_global": True, "use_local": False}}
-    if name == "filip":
-        return {"loss": {"use_global": True, "use_local": True, "local": "filip"}}
+    if name in ("filip", "taco"):
+        return {"loss": {"use_global": True, "use_local": True, "local": name}}
     return {
         "loss": {"use_global": True, "use_local": True, "local": "region_word", "region_word": _region_word(name)},
         **(_PUBLIC_DATA if name == "rwa_public" else {}),

@@ -24,6 +24,8 @@ from regionvlp.losses import (
     global_similarity,
     region_word_loss,
     region_word_similarity,
+    taco_similarity,
+    taco_token_loss,
 )
 from regionvlp.losses.gather import Negatives
 from regionvlp.models import DualEncoder, DualEncoderSettings, Encoded, build_dual_encoder
@@ -37,15 +39,16 @@ class LossSettings(Config):
     Attributes:
         use_global: contrast of pooled vectors. Alone it is the paper's *Base* model.
         use_local: contrast of tokens.
-        local: which one: ``region_word`` alignment, or ``filip``.
-        temperature: of the global contrast and of ``filip``; ``region_word`` has its own.
+        local: which one: ``region_word`` alignment, ``filip``, or ``taco``, whose words weigh what the batch's
+            ``word_weight`` says, or all the same where it has none.
+        temperature: of the global contrast, ``filip`` and ``taco``; ``region_word`` has its own.
         negatives: from this process's batch (``local``, as published) or from all processes (``global``).
         region_word: settings of the alignment.
     """
 
     use_global: bool = True
     use_local: bool = True
-    local: Literal["region_word", "filip"] = "region_word"
+    local: Literal["region_word", "filip", "taco"] = "region_word"
     temperature: float = Field(default=0.05, gt=0)
     negatives: Negatives = "local"
     region_word: RegionWordSettings = RegionWordSettings()
@@ -110,6 +113,11 @@ class DemoVLP(Task):
             scalars |= region_word_loss(video=video, text=text, settings=settings.region_word, among=among)
         if settings.use_local and settings.local == "filip":
             scalars |= filip_loss(video=video, text=text, temperature=settings.temperature, among=among)
+        if settings.use_local and settings.local == "taco":
+            weight = batch.get("word_weight", text.mask)
+            scalars |= taco_token_loss(
+                video=video, text=text, word_weight=weight, temperature=settings.temperature, among=among
+            )
         return scalars
 
     def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:
@@ -131,6 +139,8 @@ class DemoVLP(Task):
             parts["local"] = region_word_similarity(video=video, text=text, settings=self.losses.region_word)
         if self.losses.use_local and self.losses.local == "filip":
             parts["local"] = filip_similarity(video=video, text=text)
+        if self.losses.use_local and self.losses.local == "taco":
+            parts["local"] = taco_similarity(video=video, text=text)
         return parts
 
 

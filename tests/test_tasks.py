@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regionvlp.config import load_config
 from regionvlp.errors import ConfigError, InputError
-from regionvlp.losses import filip_similarity, global_similarity, region_word_similarity
+from regionvlp.losses import filip_similarity, global_similarity, region_word_similarity, taco_similarity
 from regionvlp.tasks import DemoVLP, LossSettings, ModelSettings, build_task
 
 MODEL: dict[str, Any] = {
@@ -47,6 +47,7 @@ def batch(pairs: int = 3) -> dict[str, Tensor]:
         ({}, {"global_loss", "local_v2l_loss", "local_l2v_loss"}),
         ({"use_local": False}, {"global_loss"}),
         ({"use_global": False, "local": "filip"}, {"local_v2l_loss", "local_l2v_loss"}),
+        ({"use_global": False, "local": "taco"}, {"taco_token_loss"}),
         ({"region_word": {"form": "public", "local_loss": "kl_row"}}, {"global_loss", "local_loss"}),
     ],
 )
@@ -77,6 +78,17 @@ def test_similarity_adds_the_parts_in_use_with_texts_as_rows() -> None:
     assert torch.equal(small(use_local=False).similarity(video, text), whole)
     assert torch.equal(small(use_global=False).similarity(video, text), local)
     assert torch.equal(small(local="filip").similarity(video, text), whole + filip)
+    taco = taco_similarity(video=video, text=text)
+    assert torch.equal(small(local="taco").similarity(video, text), whole + taco)
+
+
+def test_the_words_of_taco_weigh_alike_unless_told_otherwise() -> None:
+    task, given = small(local="taco"), batch()
+    words = torch.ones(3, 5)
+    plain = task(given)["taco_token_loss"]
+    assert torch.equal(task({**given, "word_weight": words})["taco_token_loss"], plain)
+    words[:, 1:] = 0
+    assert not torch.isclose(task({**given, "word_weight": words})["taco_token_loss"], plain)
 
 
 def test_the_same_seed_builds_the_same_task() -> None:

@@ -6,6 +6,7 @@ Keys that end in ``_loss`` are what a trainer adds up. Every loss computes in fl
 from regionvlp.losses.alternatives import filip_loss as filip_loss
 from regionvlp.losses.alternatives import filip_scores as filip_scores
 from regionvlp.losses.alternatives import filip_similarity as filip_similarity
+from regionvlp.losses.alternatives import taco_similarity as taco_similarity
 from regionvlp.losses.alternatives import taco_token_loss as taco_token_loss
 from regionvlp.losses.contrastive import global_contrast as global_contrast
 from regionvlp.losses.contrastive import global_similarity as global_similarity

@@ -93,6 +93,11 @@ def taco_token_loss(
     return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight_BW.sum().clamp_min(1e-8)}
 
 
+def taco_similarity(*, video: Encoded, text: Encoded) -> Tensor:
+    """[texts, videos]: mean over a caption's words, all alike, of the best cosine with a region (0 without words)."""
+    return _best_match(query=text, context=video)
+
+
 def _best_match(*, query: Encoded, context: Encoded) -> Tensor:
     """[Q, C]: mean over query tokens of the best cosine with a context token."""
     check_comparable(query, context)

@@ -15,6 +15,7 @@ from regionvlp.losses import (
     filip_scores,
     filip_similarity,
     region_word_similarity,
+    taco_similarity,
     taco_token_loss,
 )
 from regionvlp.models import Encoded
@@ -47,6 +48,15 @@ def test_filip_is_the_mean_of_the_best() -> None:
             assert scores.v2l[i, j].item() == pytest.approx(float(pair.max(1).values.mean()), abs=1e-12)
             assert scores.l2v[i, j].item() == pytest.approx(float(pair.max(0).values.mean()), abs=1e-12)
     assert torch.equal(filip_similarity(video=video, text=text), (scores.v2l + scores.l2v).T)
+
+
+def test_taco_ranks_by_the_mean_of_its_words() -> None:
+    video, text = detached(side(3, 5, seed=1)), detached(side(2, 4, seed=2))
+    similarity = taco_similarity(video=video, text=text)
+    for i in range(3):
+        for j in range(2):
+            best = cosines(video, text, i, j).max(0).values
+            assert similarity[j, i].item() == pytest.approx(float(best.mean()), abs=1e-12)
 
 
 def test_filip_of_nothing_is_zero() -> None:
