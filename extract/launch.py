@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from regionvlp.errors import InputError, NothingDoneError
 from regionvlp.extract.plan import update_plan
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import Source, open_source
+from regionvlp.extract.sources import Source, open_source, refuse_absent
 from regionvlp.extract.status import Status, folder_status
 from regionvlp.extract.worker import process_shard
 from regionvlp.shards import (
@@ -82,8 +82,9 @@ def extract_folder(
     started = time.monotonic()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", "give --out a folder")
-    source = videos if isinstance(videos, Source) else open_source(videos)
+    source = open_source(videos)
     found = source.scan()
+    refuse_absent(source, found)
 
     # Torch is imported here, after the cheap checks.
     from regionvlp.extract.detector import RegionDetector

@@ -77,8 +77,7 @@ def process_shard(
         ShardError: the shard could not be written; nothing of it is left behind.
     """
     shard = _Shard(manifest, detector)
-    with ShardWriter(folder, number, manifest) as writer:
-        decoder = RowDecoder(source, pool, manifest.frames)
+    with ShardWriter(folder, number, manifest) as writer, RowDecoder(source, pool, manifest.frames) as decoder:
         decoded = _decode_ahead(rows, decoder, pool.workers + 1 + batch // manifest.frames, shard.tally)
         for group in _groups(decoded, batch):
             for outcome in shard.detect(group):

@@ -11,6 +11,7 @@ from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.extract.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.sources import open_source
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json
 from regionvlp.progress import ProgressBar
 
@@ -28,8 +29,10 @@ OPTION_KEYS = {
 
 
 @click.command("extract")
-@click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder with videos and images.")
+@click.option("--videos", required=True, help="Folder, list, glob (also s3://...), or tars of videos and images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
+@click.option("--root", metavar="DIR", help="What the names in a list are relative to.  [the list's folder]")
+@click.option("--source", "kind", metavar="KIND", help="folder, list, glob, webdataset or segments.  [as it looks]")
 @click.option(
     "--detector",
     metavar="NAME|PATH",
@@ -46,14 +49,25 @@ OPTION_KEYS = {
 @click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. video.workers=4.")
 @json_option
 def command(
-    videos: Path,
+    videos: str,
+    root: str | None,
+    kind: str | None,
     out: Path,
     config_path: Path | None,
     assignments: tuple[str, ...],
     json_path: str | None,
     **options: Any,
 ) -> None:
-    """Turn a folder of videos into region shards.
+    """Turn videos into region shards.
+
+    \b
+    --videos may be
+      DIR, or one file          its videos and images; the id is the path below it
+      LIST.csv .tsv .txt        a table with a column that names the file (path, video_id, page_dir + videoid ...), or
+           .parquet .jsonl      without a header, the name in the last column
+      LIST with start and end   stretches of files, as of InternVid and Panda-70M
+      'DIR/**/*.mp4'            a glob, also s3://..., gs://..., https://...
+      'DIR/{00000..00099}.tar'  webdataset tars, also a folder of them
 
     Runs again and again: what is finished is kept, what is missing is done. A video that cannot be read becomes a
     failure row with its reason, and the run goes on.
@@ -65,6 +79,7 @@ def command(
         parse_assignments(assignments),
         source=str(config_path) if config_path else "the options",
     )
+    source = open_source(videos, kind=kind, root=root)
     console = console_for(json_path)
     with ProgressBar("extract", "videos", "frames") as bar:
 
@@ -72,7 +87,7 @@ def command(
             console.print(f"{planned:,} videos; {planned - left:,} handled before, {left:,} to do")
             bar.begin(left)
 
-        outcome = extract_folder(videos, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))
+        outcome = extract_folder(source, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))
     _summary(outcome, out, json_path)
 
 

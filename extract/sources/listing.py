@@ -58,13 +58,22 @@ def finished(table: pa.Table) -> pa.Table:
         InputError: an id that cannot be one, or that stands for two videos.
     """
     ids = table.column("video_id")
-    refuse_bad_ids(pc.unique(ids.filter(pc.match_substring_regex(ids, _ODD))).to_pylist())
+    refuse_bad_places(ids)
     table = table.take(pc.sort_indices(ids))
     ids = table.column("video_id").combine_chunks()
     again = pc.equal(ids[1:], ids[:-1])
     if pc.any(again).as_py():
         table = _without_repeats(table, again)
     return table
+
+
+def refuse_bad_places(places: pa.ChunkedArray) -> None:
+    """Refuses names that cannot be ids; the same rules keep a location below its root.
+
+    Raises:
+        InputError: there is one.
+    """
+    refuse_bad_ids(pc.unique(places.filter(pc.match_substring_regex(places, _ODD))).to_pylist())
 
 
 def _without_repeats(table: pa.Table, again: pa.Array) -> pa.Table:

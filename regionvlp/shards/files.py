@@ -48,6 +48,12 @@ def in_use(name: str) -> bool:
     return owner is not None and owner.here and not owner.dead
 
 
+def is_leftover(name: str) -> bool:
+    """True where the process that a temporary name belongs to ran on this machine and is dead."""
+    owner = _owner(name)
+    return owner is not None and owner.dead
+
+
 def _owner(name: str) -> ProcessName | None:
     match = _TEMPORARY.fullmatch(name)
     return ProcessName.parse(match["owner"]) if match else None
@@ -67,8 +73,7 @@ def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
     for name in names:
-        owner = _owner(name)
-        if owner and owner.dead and target in (None, temporary_target(name)):
+        if is_leftover(name) and target in (None, temporary_target(name)):
             (folder / name).unlink(missing_ok=True)
             removed.append(folder / name)
     return removed

@@ -15,6 +15,7 @@ from regionvlp.errors import VideoError
 
 REASONS = {
     "missing-file": "nothing lies at the path, or it is a broken link",
+    "ambiguous-file": "a list names a file without its extension, and there are several",
     "empty-file": "the file has no bytes",
     "not-a-video": "the content is no video that FFmpeg knows (a text or web page under a video's name)",
     "not-an-image": "the content is no picture that Pillow knows",

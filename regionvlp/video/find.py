@@ -89,9 +89,10 @@ def walk_videos(root: Path) -> Iterator[tuple[str, int, int]]:
     if not root.is_dir():
         raise InputError(f"'{root}' does not exist", "name a folder with videos")
     empty = True
-    for video_id, path in _walk(os.fspath(root)):
-        empty = False
-        yield video_id, *_size_and_time(path)
+    for video_id, path in walk_files(os.fspath(root)):
+        if is_wanted(path):
+            empty = False
+            yield video_id, *_size_and_time(path)
     if empty:
         raise InputError(f"no video lies below '{root}'", _looked_for())
 
@@ -125,8 +126,14 @@ def _fault_of(video_id: str) -> str:
     return ""
 
 
-def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yields (id, path) of every video below ``root``, in no useful order."""
+def walk_files(root: str) -> Iterator[tuple[str, str]]:
+    """Yields the path below ``root``, in POSIX form, and the path of every file there, in no useful order.
+
+    Hidden files, named pipes, sockets and devices are left out; links are followed, each real folder once.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
     # Links are entered after all real folders, so that a folder is listed under its own name whenever it has one.
     folders, linked = deque([("", root)]), deque[tuple[str, str]]()
     seen: set[tuple[int, int]] = set()
@@ -149,7 +156,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             kind = _kind(entry)
             if kind == "folder":
                 (linked if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
-            elif kind == "file" and _is_wanted(entry):
+            elif kind == "file":
                 yield prefix + entry.name, entry.path
 
 
@@ -165,11 +172,12 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file"
 
 
-def _is_wanted(entry: os.DirEntry[str]) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()
+def is_wanted(path: str, *, look: bool = True) -> bool:
+    """Whether a file counts as a video or picture: by its suffix or, if ``look`` and it has none, by its content."""
+    suffix = os.path.splitext(path)[1].lower()
     if suffix:
         return suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES
-    return looks_like_image(entry.path)
+    return look and looks_like_image(path)
 
 
 def looks_like_image(path: str | Path) -> bool:
