@@ -12,6 +12,8 @@ from regionvlp.errors import RegionVLPError, nearest
 # name -> (module, one-line help); the module holds a click command named ``command``.
 BENCHES: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.bench_extract", "The detector, against the same network image by image."),
+    "crash": ("regionvlp.pipelines.bench_crash", "Extractions killed at random moments and resumed."),
+    "memory": ("regionvlp.pipelines.bench_memory", "An extraction's memory over thousands of clips."),
 }
 
 
