@@ -1,4 +1,4 @@
-"""``regionvlp shards``: look into shard folders and check them."""
+"""``regionvlp shards``: look into shard folders, check and repair them; what fills and empties them is next door."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import click
 
 from regionvlp.errors import InputError
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+from regionvlp.pipelines.shards_transfer import COMMANDS
 
 
 @click.group("shards")
 def command() -> None:
-    """Inspect, verify and draw region shards."""
+    """Inspect, check, draw, convert, import and export region shards."""
+
+
+for transfer in COMMANDS:
+    command.add_command(transfer)
 
 
 @command.command("inspect")
@@ -64,14 +69,47 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
     for fault in faults:
         console.print(f"fault: {fault}", markup=False)
     if faults:
-        console.print(
-            "to mend: run the extraction again; for a damaged shard, delete its receipt (shard-NNNNN.json) first"
-        )
+        mend = "" if all(fault.undone for fault in faults) else f"'regionvlp shards repair {shards}', then "
+        console.print(f"to mend: {mend}the command that made the shards, again", markup=False)
     else:
         summary = inspect(shards)
         console.print(f"whole: {summary['videos']:,} videos, {summary['frames']:,} frames")
     write_json({"faults": [str(fault) for fault in faults]}, json_path)
     return 1 if faults else 0
+
+
+@command.command("repair")
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@json_option
+def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
+    """Set aside what 'verify' finds bad in SHARDS, so that the command that made it does exactly that again.
+
+    Nothing is deleted: bad files go into SHARDS/set-aside. Exit code 1 where nothing can do a bad shard again.
+    """
+    from regionvlp.shards import read_plan
+    from regionvlp.shards.repair import repair
+
+    done = repair(shards, dry_run=dry_run)
+    console = console_for(json_path)
+    for fault in done.faults:
+        console.print(f"fault: {fault}", markup=False)
+    if done.restored:
+        console.print("manifest.json: restored from a data file that is whole")
+    for name in done.moved:
+        console.print(f"{'would be ' if dry_run else ''}set aside: {name}", markup=False)
+    lost = done.redo if read_plan(shards) is None else []
+    if lost:
+        console.print(f"no plan: nothing knows what shards {', '.join(map(str, lost))} held; import them anew")
+    elif done.redo and not dry_run:
+        console.print(f"{len(done.redo):,} shards to do again: run the command that made them")
+    elif not done.moved:
+        console.print("nothing to repair")
+    write_json(
+        {"faults": [str(fault) for fault in done.faults], "moved": done.moved, "redo": done.redo, "dry_run": dry_run},
+        json_path,
+    )
+    return 1 if lost else 0
 
 
 @command.command("draw")

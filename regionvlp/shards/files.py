@@ -24,6 +24,7 @@ from regionvlp.shards.schema import SCHEMA_VERSION
 
 _TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<owner>[A-Za-z0-9_-]*-\d+(?:s\d+)?)(?:n\d+)?\.tmp", re.DOTALL)
 _COUNT = count()
+ASIDE = "set-aside"
 
 
 def temporary_path(path: Path) -> Path:
@@ -107,6 +108,16 @@ def publish_new(temporary: Path, path: Path) -> bool:
 def has_no_links(error: OSError) -> bool:
     """True for the error of a file system without hard links (mounted cloud drives)."""
     return error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def set_aside(folder: Path, name: str) -> None:
+    """Moves a file of a shard folder into :data:`ASIDE` below it, where nothing is replaced."""
+    (folder / ASIDE).mkdir(exist_ok=True)
+    places = (folder / ASIDE / (f"{name}.{again}" if again else name) for again in count())
+    place = next(place for place in places if not place.exists())
+    os.rename(folder / name, place)
+    for changed in (folder / ASIDE, folder):
+        _fsync_folder(changed)
 
 
 @contextmanager

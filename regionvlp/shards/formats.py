@@ -70,13 +70,21 @@ class Format(Protocol):
     def read_ids(self, path: Path, manifest: Manifest) -> list[str]:
         """The video ids of a file in the order of its rows, and nothing else."""
 
+    def read_manifest(self, path: Path) -> dict[str, Any]:
+        """The manifest that a whole file was written under, as JSON values."""
+
     def read_layout(self, path: Path, manifest: Manifest) -> Layout:
         """Where everything lies."""
 
 
 def format_of(manifest: Manifest) -> Format:
     """The module that reads and writes the format of a manifest, imported on first use."""
-    return cast(Format, importlib.import_module(f"regionvlp.shards.{manifest.format}"))
+    return format_named(manifest.format)
+
+
+def format_named(name: str) -> Format:
+    """The module of a format by its name."""
+    return cast(Format, importlib.import_module(f"regionvlp.shards.{name}"))
 
 
 def check_embedded(path: Path, manifest: Manifest, embedded: Mapping[str, object]) -> None:

@@ -87,6 +87,12 @@ def read_ids(path: Path, manifest: Manifest) -> list[str]:
         return ids
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """See :class:`regionvlp.shards.formats.Format`."""
+    values: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"manifest"])
+    return values
+
+
 def read_layout(path: Path, manifest: Manifest) -> Layout:
     """See :class:`regionvlp.shards.formats.Format`."""
     with _reading(path, manifest) as file:

@@ -6,12 +6,14 @@ that a worker needs to find its video below the root of the source, so that work
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regionvlp.errors import ShardError
@@ -36,6 +38,8 @@ VIDEO_SCHEMA = pa.schema(
 )
 _SCHEMA = pa.schema([pa.field("shard", pa.int32(), nullable=False), *VIDEO_SCHEMA])
 _ROWS_AT_ONCE = 65536
+_DIGEST_KEY = b"regionvlp.sha256"
+_NO_DIGEST = b"0" * 64  # SHA-256 in hexadecimal digits
 
 
 class PlanRow(NamedTuple):
@@ -96,6 +100,15 @@ class PlanTable:
         """Whether the rows of one shard lie together, and the shards in order."""
         return bool((np.diff(self._shard) >= 0).all())
 
+    def repeated_id(self) -> str | None:
+        """An id that stands in more than one row, or None."""
+        ids = self.table.column("video_id")
+        if pc.count_distinct(ids).as_py() == len(ids):
+            return None
+        counts = pc.value_counts(ids.combine_chunks())
+        repeated: str = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        return repeated
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -132,14 +145,20 @@ def write_plan(folder: Path, plan: PlanTable | Iterable[PlanRow]) -> None:
     assert plan.is_ascending(), "plan rows must be ascending by shard"
     table = plan.table
     used = [field.name for field in _SCHEMA if not field.nullable or table.column(field.name).null_count < len(table)]
+    table = table.select(used)
+    memory = pa.BufferOutputStream()
+    with pq.ParquetWriter(memory, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+        writer.add_key_value_metadata({_DIGEST_KEY: _NO_DIGEST})
+    content = bytearray(memory.getvalue())
+    place, digest = _digest(content)
+    content[place : place + len(digest)] = digest
     with replacing(folder / PLAN_NAME) as temporary, new_file(temporary) as sink:
-        pq.write_table(
-            table.select(used), sink, row_group_size=_ROWS_AT_ONCE, compression="zstd", write_page_checksum=True
-        )
+        sink.write(memoryview(content))
 
 
 def read_plan(folder: Path) -> PlanTable | None:
-    """Reads the plan of a folder, checksums included; None where the folder has no plan (an imported set).
+    """Reads the plan of a folder, checksum included; None where the folder has no plan (an imported set).
 
     Raises:
         ShardError: the plan is damaged, or was written by a newer version.
@@ -148,7 +167,14 @@ def read_plan(folder: Path) -> PlanTable | None:
     if not path.exists():
         return None
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        content = path.read_bytes()
+        # The first plans had Arrow's schema inside, and checksums of their pages only.
+        if b"ARROW:schema" not in content:
+            place, digest = _digest(content)
+            if content[place : place + len(digest)] != digest:
+                raise ValueError("its checksum is not the one inside it")
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read().replace_schema_metadata(None)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ShardError(f"{path} is damaged: {error}", "restore the file") from None
     wanted = [field for field in _SCHEMA if not field.nullable or field.name in table.column_names]
@@ -162,3 +188,23 @@ def read_plan(folder: Path) -> PlanTable | None:
     if not plan.is_ascending():
         raise ShardError(f"{path} is damaged: its shards are out of order", "restore the file")
     return plan
+
+
+def _digest(content: bytes | bytearray) -> tuple[int, bytes]:
+    """Where in the footer of a plan its checksum stands, and what it has to be: SHA-256 of the file with that blank.
+
+    Parquet's own checksums cover the pages and not the footer. Inside, plan and checksum change at one moment.
+
+    Raises:
+        ValueError: the file has no place for it.
+    """
+    key = content.rfind(_DIGEST_KEY)
+    # Between key and value thrift writes the value's field header and length.
+    place = key + len(_DIGEST_KEY) + 2
+    if key < 0 or place + len(_NO_DIGEST) > len(content):
+        raise ValueError("it holds no checksum")
+    whole = memoryview(content)
+    summed = hashlib.sha256(whole[:place])
+    summed.update(_NO_DIGEST)
+    summed.update(whole[place + len(_NO_DIGEST) :])
+    return place, summed.hexdigest().encode()

@@ -26,6 +26,7 @@ from regionvlp.shards.datafile import DataFile
 from regionvlp.shards.formats import Layout, format_of
 from regionvlp.shards.index import VideoIndex, build_index
 from regionvlp.shards.manifest import Manifest
+from regionvlp.shards.plan import PlanTable, read_plan
 from regionvlp.shards.receipts import Failure, read_receipts
 from regionvlp.shards.schema import SCALE
 
@@ -147,6 +148,10 @@ class ShardReader(Mapping[str, VideoRegions]):
         """F of a video, without reading it."""
         shard, row = self._find(video_id)
         return int(self._layout(shard).num_frames[row])
+
+    def plan(self) -> PlanTable | None:
+        """The plan of the folder; None where it has none."""
+        return read_plan(self._folder)
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp import __version__
-from regionvlp.errors import ShardError
+from regionvlp.errors import ShardError, VideoError
 from regionvlp.shards.files import create_once, document_text, read_document, replacing
 from regionvlp.shards.schema import SCHEMA_VERSION, ShardSpec, shard_stem
 
@@ -46,6 +46,19 @@ class Failure:
     message: str
     attempt: int = 1
     transient: bool = False
+
+    @classmethod
+    def of(cls, video_id: str, error: VideoError, attempt: int = 1) -> Failure:
+        """The row of a video that ended in ``error``."""
+        return cls(
+            video_id=video_id,
+            stage=error.stage,
+            reason=error.reason,
+            error=type(error.__cause__ or error).__name__,
+            message=error.message,
+            attempt=attempt,
+            transient=error.transient,
+        )
 
 
 @dataclass(frozen=True)

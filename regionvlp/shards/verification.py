@@ -30,11 +30,13 @@ class Fault:
         shard: its number, None where no single shard is at fault.
         file: name of the file within the folder.
         message: what is wrong, in words.
+        undone: nothing is bad, a planned shard is just not done yet.
     """
 
     shard: int | None
     file: str
     message: str
+    undone: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}: {self.message}"
@@ -84,8 +86,8 @@ class _Verification:
             self._fault(second, self._manifest.data_name(second), f"{video_id!r} is in shard {first} as well")
         return sorted(self._faults, key=lambda fault: -1 if fault.shard is None else fault.shard)
 
-    def _fault(self, shard: int | None, file: str, message: str) -> None:
-        self._faults.append(Fault(shard, file, message))
+    def _fault(self, shard: int | None, file: str, message: str, undone: bool = False) -> None:
+        self._faults.append(Fault(shard, file, message, undone))
 
     def _check_names(self) -> None:
         """What the names of files tell: leftovers, data without a receipt, planned shards that are not done."""
@@ -102,7 +104,10 @@ class _Verification:
         if self._plan is not None:
             for shard in self._plan.shards():
                 if shard not in finished:
-                    self._fault(shard, receipt_path(self._folder, shard).name, "not done: planned, but has no receipt")
+                    name = receipt_path(self._folder, shard).name
+                    self._fault(shard, name, "not done: planned, but has no receipt", undone=True)
+            if twice := self._plan.repeated_id():
+                self._fault(None, PLAN_NAME, f"{twice!r} is planned twice")
 
     def _check_shards(self) -> Iterator[tuple[int, list[str]]]:
         """Checks every shard that has a receipt and yields its number and the ids of its rows."""
