@@ -25,6 +25,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = Path(os.environ.get("REGIONVLP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity-table", action="store_true", help="print how far every golden case was from its numbers")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """A test that set the number of threads must not change the last bits of the next one's sums."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from regionvlp.models import Encoded
 
 from .discovery import Case
+from .table import record
 
 EXACT = 1e-9  # float64, values and gradients alike
 
@@ -47,7 +48,10 @@ def tokens_only(tokens: Tensor, mask: Tensor) -> Encoded:
 
 def close(found: Tensor, golden: Tensor, within: float = EXACT) -> None:
     """Fails unless every entry lies within an absolute distance of the golden one."""
-    torch.testing.assert_close(found.detach(), golden.to(found.dtype), rtol=0, atol=within)
+    found, golden = found.detach(), golden.to(found.dtype)
+    if found.shape == golden.shape and golden.numel():
+        record(float((found - golden).abs().max()), within)
+    torch.testing.assert_close(found, golden, rtol=0, atol=within)
 
 
 def within_relative(golden: Tensor) -> float:

@@ -29,6 +29,8 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("retrieval_eval", "multiple_choice", "metric_", "public_lr_schedule", "region_files", "frame_sampling"),
     ),
 }
+AWAITED = {("demovlp", "region_files")}  # kinds whose code does not exist yet
+TESTED: set[tuple[str, str]] = set()  # the kinds that some test has asked for
 NOT_CASES = {".md", ".py", ".txt"}
 
 
@@ -68,5 +70,6 @@ def stems(folder: str) -> list[str]:
 
 def cases(folder: str, kind: str, slow: Callable[[Case], bool] = lambda case: False) -> list[Any]:
     """The cases of one kind as pytest parameters whose ids are the stems; ``slow`` says which get that mark."""
+    TESTED.add((folder, kind))
     found = [Case(root() / folder, stem) for stem in stems(folder) if kind_of(folder, stem) == kind]
     return [pytest.param(case, id=case.stem, marks=[pytest.mark.slow] if slow(case) else []) for case in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ from . import discovery
 def test_every_file_is_of_a_known_kind(folder: str) -> None:
     unknown = [stem for stem in discovery.stems(folder) if discovery.kind_of(folder, stem) is None]
     assert not unknown, f"cases of no known kind in {discovery.root() / folder}: {unknown}"
+
+
+@pytest.mark.parametrize("folder", discovery.KINDS)
+def test_every_kind_has_its_test(folder: str) -> None:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}."):
+        if module.name.rpartition(".")[2].startswith("test_"):
+            importlib.import_module(module.name)
+    asked = discovery.TESTED | discovery.AWAITED
+    without = [kind for kind in discovery.KINDS[folder] if (folder, kind) not in asked]
+    assert not without, f"no test of {folder} asks for {without}"
 
 
 def test_the_environment_decides_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

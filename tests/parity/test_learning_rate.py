@@ -10,6 +10,7 @@ from regionvlp.training.optim import lr_at
 from regionvlp.training.settings import OptimSettings
 
 from .discovery import Case, cases
+from .table import record
 
 STEPS = 7  # of an epoch
 
@@ -26,4 +27,5 @@ def test_public_lr_schedule(case: Case) -> None:
         for epoch, rate in enumerate(run["lr_used_in_epoch"]):
             for step in (0, STEPS - 1):
                 found = lr_at(epoch * STEPS + step, settings, STEPS, 10**6)
+                record(abs(found - rate), 1e-9 * rate)
                 assert found == pytest.approx(rate, rel=1e-9), (run["schedule"], epoch)
