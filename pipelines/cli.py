@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
     "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
+    "profile": ("regionvlp.pipelines.profile", "Count the parameters and FLOPs of a configuration, detector included."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.render", "Render captioned clips of moving shapes."),
     "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),

@@ -36,6 +36,13 @@ def paper_ablations() -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def paper_cost() -> dict[str, dict[str, float | None]]:
+    """DemoVLP's table 3: per component ``frozen_flops`` and so on, FLOPs in 1e9, parameters in 1e6."""
+    table = _paper_file()["cost"]
+    return {name: dict(zip(table["columns"], values, strict=True)) for name, values in table["rows"].items()}
+
+
 def comparison_rows(
     metrics: Mapping[str, float],
     dataset: str,

@@ -1,0 +1,346 @@
+"""``regionvlp profile``: what a configuration costs, part by part, and what its region features cost besides.
+
+In: a training configuration. Out: parameters and FLOPs of a pair by closed form and by torch's counter, the paper's
+table beside them, and the detector's work spread over the training that its features serve. Needs no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.configs import find_config
+from regionvlp.errors import InputError
+from regionvlp.evaluation.tables import paper_cost
+from regionvlp.extract.detector.config import DetectorConfig
+from regionvlp.extract.detector.cost import FrameCost, counted_frame, frame_cost, known_config
+from regionvlp.extract.detector.preprocess import plan_resize
+from regionvlp.losses import region_word_scores
+from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
+from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
+from regionvlp.models.text_encoder import with_vocabulary
+from regionvlp.pipelines.output import console_for, json_option, write_json
+from regionvlp.run_config import RunConfig
+
+BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have
+DETECTORS = ("vg-caffe", "toy")
+TABLE_3 = {"frames": 8, "regions": 30, "tokens": 100}
+FORWARD_AND_BACKWARD = 3  # times the forward pass
+ALIGNMENT = "region-word alignment"
+COMPARED = 16  # videos, and captions, among which the work of a pair is counted: some of it is an item's, not a pair's
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component: its parameters, and its FLOPs by closed form and by torch's counter."""
+
+    name: str
+    parameters: int | None
+    flops: int
+    counted: int
+
+
+@click.command("profile")
+@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="Training YAML file.")
+@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. data.frames=8.")
+@click.option("--detector", metavar="NAME|PATH", help="Which one the regions come from.  [by their width]")
+@click.option("--frame-size", default="360x640", show_default=True, metavar="HxW", help="Of the videos' frames.")
+@click.option("--stored-frames", type=click.IntRange(1), default=8, show_default=True, help="Extracted per video.")
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Trainings on the same features.")
+@click.option("--epochs", type=click.IntRange(1), help="Times that a training visits a video.  [train.epochs]")
+@json_option
+def command(
+    config_path: Path,
+    assignments: tuple[str, ...],
+    detector: str | None,
+    frame_size: str,
+    stored_frames: int,
+    runs: int,
+    epochs: int | None,
+    json_path: str | None,
+) -> None:
+    """Count the parameters and FLOPs of a configuration, detector included."""
+    values = read_yaml(find_config(config_path))
+    config = load_config(RunConfig, values, parse_assignments(assignments), source=str(config_path))
+    network = _detector(config, detector)
+    resized = plan_resize(*_size(frame_size), network.input)
+    frame = resized.new_height, resized.new_width
+    parts = encoder_parts(config)
+    detector_parts = detector_parts_of(network, *frame, config.data.frames)
+    table_3 = paper_rows(parts, detector_parts, frame_cost(network, *frame))
+    spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs)
+    console = console_for(json_path)
+    console.print(f"{config_path}: {_input_line(config)}", markup=False)
+    console.print(f"detector {network.name}, {network.rpn.proposals} proposals, frames of {frame[0]}x{frame[1]}")
+    console.print(_parts_table(parts, detector_parts))
+    if any(part.name == ALIGNMENT for part in parts):
+        console.print(f"{ALIGNMENT}: by formula as the public code writes it out, by the counter as it runs here.")
+    console.print(_paper_table(table_3))
+    frames, regions, tokens = TABLE_3.values()
+    console.print(
+        f"Counted: DemoVLP's network here, {frames} frames of {regions} regions, a caption of {tokens} tokens."
+    )
+    console.print(
+        "The paper's video figure is that of the linear layers, without attention's products. Its detector's 455.2 G\n"
+        "and 60.6 M fit no configuration of the Visual Genome Faster R-CNN that it names."
+    )
+    _say_features(console, spent)
+    write_json(
+        {
+            "config": str(config_path),
+            "detector": network.name,
+            "frame": list(frame),
+            "parts": [asdict(part) for part in parts],
+            "detector_parts": [asdict(part) for part in detector_parts],
+            "table_3": table_3,
+            "features": spent,
+        },
+        json_path,
+    )
+
+
+def encoder_parts(config: RunConfig) -> list[Part]:
+    """The parts of a pair of one video and one caption, without the detector."""
+    data, model = config.data, config.model
+    text_settings = with_vocabulary(model.text, _vocabulary(config))
+    with torch.device("meta"):
+        video, text = RegionEncoder(model.video), TextEncoder(text_settings)
+    shape = 1, data.frames, data.regions
+    parts = [
+        Part(
+            "video encoder",
+            parameters(video),
+            2 * video_macs(model.video, data.frames, data.regions),
+            counted_flops(_video_run(video.eval(), shape)),
+        ),
+        Part(
+            "text encoder",
+            parameters(text),
+            2 * text_macs(text_settings, data.text_length),
+            counted_flops(_text_run(text.eval(), data.text_length)),
+        ),
+    ]
+    width = model.video.joint_width
+    one = torch.ones(1, width)
+    if config.loss.use_global:
+        parts.append(Part("global similarity", None, 2 * width, counted_flops(lambda: one @ one.T)))
+    if config.loss.use_local and config.loss.local == "region_word":
+        m, words = data.frames * data.regions, data.text_length - 1
+        sides = {"video": _ones(m, width), "text": _ones(words, width)}
+        counted = counted_flops(lambda: region_word_scores(**sides, settings=config.loss.region_word))
+        parts.append(Part(ALIGNMENT, None, 2 * alignment_macs(m, words, width), counted // COMPARED**2))
+    return parts
+
+
+def detector_parts_of(network: DetectorConfig, height: int, width: int, frames: int) -> list[Part]:
+    """The detector's parts on a video of F ``frames``, each resized to ``height`` x ``width``."""
+    formula = frame_cost(network, height, width)
+    counted, size = counted_frame(network, height, width)
+    names = {"backbone": "stem to res4", "proposals": "proposals", "res5": "res5", "scores": "classes, attributes"}
+    parts = [
+        Part(f"  {title}", None, 2 * frames * getattr(formula, name), 2 * frames * getattr(counted, name))
+        for name, title in names.items()
+    ]
+    whole = f"detector, {_many(frames, 'frame')}"
+    return [Part(whole, size, 2 * frames * formula.total, 2 * frames * counted.total), *parts]
+
+
+def paper_rows(parts: list[Part], detector: list[Part], frame: FrameCost) -> list[dict[str, Any]]:
+    """Table 3 of the paper, its network as counted here, and the configuration; FLOPs in 1e9, parameters in 1e6."""
+    own = {"video": parts[0], "text": parts[1], "detector": detector[0]}
+    frames, regions, tokens = TABLE_3.values()
+    video = RegionEncoderSettings(loc_dim=6, attention="frame", final_norm=False, frames=frames)
+    text = TextEncoderSettings(vocab_size=BERT_WORDS)
+    with torch.device("meta"):
+        sizes = {"video": parameters(RegionEncoder(video)), "text": parameters(TextEncoder(text))}
+    linear = {
+        "video": 2 * video_macs(video, frames, regions, attention_products=False),
+        "text": 2 * text_macs(text, tokens, attention_products=False),
+    }
+    public = frame_cost(known_config("vg-caffe"), *_table_3_frame())
+    counts = {
+        "video": 2 * video_macs(video, frames, regions),
+        "text": 2 * text_macs(text, tokens),
+        "detector": 2 * frames * public.total,
+    }
+    sizes["detector"] = counted_frame(known_config("vg-caffe"), *_table_3_frame())[1]
+    rows = []
+    for name, printed in paper_cost().items():
+        whole = name == "all"
+        rows.append(
+            {
+                "component": name,
+                **printed,
+                "counted_flops": (sum(counts.values()) if whole else counts[name]) / 1e9,
+                "counted_linear_flops": None if whole or name not in linear else linear[name] / 1e9,
+                "counted_parameters": (sum(sizes.values()) if whole else sizes[name]) / 1e6,
+                "own_flops": sum(p.flops for p in own.values()) / 1e9 if whole else own[name].flops / 1e9,
+                "own_parameters": (sum(p.parameters or 0 for p in own.values()) if whole else own[name].parameters or 0)
+                / 1e6,
+            }
+        )
+    return rows
+
+
+def feature_costs(
+    config: RunConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int
+) -> dict[str, Any]:
+    """What extracting a video's features once adds to every time that training visits it.
+
+    A visit costs three forward passes of both encoders, and of the similarities with every caption of the batch.
+    """
+    encoders = sum(part.flops for part in parts if part.parameters is not None)
+    pairs = sum(part.counted for part in parts if part.parameters is None) * config.train.batch_size
+    visit = FORWARD_AND_BACKWARD * (encoders + pairs)
+    extraction = detector[0].flops // config.data.frames * stored
+    rows = []
+    for trainings, passes in sorted({(1, 1), (1, epochs), (runs, epochs)}):
+        visits = trainings * passes
+        rows.append(
+            {
+                "runs": trainings,
+                "epochs": passes,
+                "detector_flops_per_visit": extraction / visits,
+                "times_training": extraction / visits / visit,
+            }
+        )
+    return {
+        "stored_frames": stored,
+        "extraction_flops": extraction,
+        "batch_size": config.train.batch_size,
+        "training_flops_per_visit": visit,
+        "visits_to_even": extraction / visit,
+        "rows": rows,
+    }
+
+
+def _detector(config: RunConfig, name: str | None) -> DetectorConfig:
+    """The detector named, else the first that gives features of the width that the model reads."""
+    width = config.model.video.feature_width
+    if name is not None:
+        return known_config(name)
+    for known in DETECTORS:
+        found = known_config(known)
+        if found.feature_width == width:
+            return found
+    raise InputError(f"no known detector gives {width} features", "name one with --detector")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise InputError(f"--frame-size {text} is no size", "write HEIGHTxWIDTH, e.g. 360x640")
+    return int(height), int(width)
+
+
+def _table_3_frame() -> tuple[int, int]:
+    """The size the public detector brings a 16:9 frame to; the paper does not say which sizes it counted."""
+    resized = plan_resize(360, 640, known_config("vg-caffe").input)
+    return resized.new_height, resized.new_width
+
+
+def _vocabulary(config: RunConfig) -> int:
+    """Rows of the word table: a published model's, or the most that a tokenizer trained here may have."""
+    published = config.tokenizer.name is not None or config.model.text.pretrained is not None
+    return config.model.text.vocab_size or (BERT_WORDS if published else config.tokenizer.vocab_size)
+
+
+def _video_run(video: RegionEncoder, shape: tuple[int, int, int]) -> Callable[[], Encoded]:
+    features = torch.zeros(*shape, video.settings.feature_width, device="meta")
+    location = torch.zeros(*shape, video.settings.loc_dim, device="meta")
+    mask = torch.ones(shape, dtype=torch.bool, device="meta")
+    return lambda: video(features, location, mask)
+
+
+def _text_run(text: TextEncoder, tokens: int) -> Callable[[], torch.Tensor]:
+    # Without a mask: transformers looks into it, and meta tensors hold nothing. It changes no product.
+    ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
+    return lambda: text.projection(text.model(input_ids=ids).last_hidden_state)
+
+
+def _ones(tokens: int, width: int) -> Encoded:
+    shape = COMPARED, tokens
+    return Encoded(torch.ones(COMPARED, width), torch.ones(*shape, width), torch.ones(shape, dtype=torch.bool))
+
+
+def _input_line(config: RunConfig) -> str:
+    data = config.data
+    return f"{_many(data.frames, 'frame')} of {data.regions} regions, a caption of {data.text_length} tokens"
+
+
+def _parts_table(parts: list[Part], detector: list[Part]) -> Table:
+    table = Table(title="a pair of one video and one caption", title_justify="left")
+    table.add_column("")
+    for heading in ("parameters", "FLOPs", "by torch's counter"):
+        table.add_column(heading, justify="right")
+    without = _sum("without the detector", parts)
+    for part in (*parts, without, *detector, _sum("with the detector", [without, detector[0]])):
+        size = "" if part.parameters is None else f"{part.parameters / 1e6:,.2f} M"
+        style = "bold" if part.name.startswith("with") else None
+        table.add_row(part.name, size, _short(part.flops), _short(part.counted), style=style)
+    return table
+
+
+def _sum(name: str, parts: list[Part]) -> Part:
+    sizes = sum(part.parameters or 0 for part in parts)
+    return Part(name, sizes, sum(part.flops for part in parts), sum(part.counted for part in parts))
+
+
+def _paper_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="table 3 of the paper: FLOPs, parameters", title_justify="left", show_lines=True)
+    table.add_column("", no_wrap=True)
+    for heading in ("Frozen", "DemoVLP", "counted", "linear layers", "this one"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [
+            _cell(row["frozen_flops"], row["frozen_parameters"]),
+            _cell(row["demovlp_flops"], row["demovlp_parameters"]),
+            _cell(row["counted_flops"], row["counted_parameters"]),
+            _cell(row["counted_linear_flops"], None),
+            _cell(row["own_flops"], row["own_parameters"]),
+        ]
+        table.add_row(row["component"], *cells)
+    return table
+
+
+def _cell(flops: float | None, size: float | None) -> str:
+    if flops is None:
+        return ""
+    return _short(flops * 1e9) + ("" if size is None else f"\n{size:,.1f} M")
+
+
+def _say_features(console: Console, spent: dict[str, Any]) -> None:
+    table = Table(title="what region features add to training", title_justify="left")
+    for heading in ("trained", "detector, per visit", "of the training itself"):
+        table.add_column(heading, justify="right" if heading != "trained" else "left")
+    for row in spent["rows"]:
+        trained = f"{_many(row['runs'], 'run')} of {_many(row['epochs'], 'epoch')}"
+        share = row["times_training"]
+        times = f"{share:,.0f} times" if share >= 10 else f"{100 * share:,.3g} %"
+        table.add_row(trained, _short(row["detector_flops_per_visit"]), times)
+    console.print(table)
+    visit, even = _short(spent["training_flops_per_visit"]), f"{spent['visits_to_even']:,.0f}"
+    console.print(
+        f"Extracting {_many(spent['stored_frames'], 'frame')} of a video once: {_short(spent['extraction_flops'])}. "
+        f"One visit in training: {visit}\n(three forward passes, and every caption of a batch of "
+        f"{spent['batch_size']:,}). The detector costs as much as {even} visits."
+    )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("s" if count != 1 else "")
+
+
+def _short(flops: float) -> str:
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if flops >= size:
+            return f"{flops / size:,.2f} {unit}"
+    return f"{flops:,.0f}"
