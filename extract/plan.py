@@ -7,14 +7,22 @@ All of it is done in columns: a list of millions of videos is no more than a tab
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from regionvlp.errors import ShardError
-from regionvlp.shards import PlanTable
+from regionvlp.shards import Claims, PlanTable, read_plan, write_plan
+from regionvlp.shards.claims import PLAN
 from regionvlp.shards.plan import UNKNOWN
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.1  # seconds between two looks at whether another worker has finished the plan
 
 # What tells that a video is not the one that was planned.
 _WATCHED = ("bytes", "mtime_ns", "offset", "start", "end")
@@ -59,6 +67,46 @@ def update_plan(planned: PlanTable | None, found: pa.Table, shard_size: int) -> 
     new = found.filter(pc.is_null(place))
     added = PlanTable.from_videos(new, planned.shards()[-1] + 1, shard_size)
     return PlanUpdate(added, known.column("video_id").filter(changed).to_pylist())
+
+
+def settle_plan(folder: Path, found: pa.Table, shard_size: int, claims: Claims) -> PlanTable:
+    """The plan of a folder, extended by the videos that are new. Of several workers at once one writes it.
+
+    Args:
+        folder: the shard folder.
+        found: see :func:`update_plan`.
+        shard_size: videos per shard.
+        claims: the worker's.
+
+    Raises:
+        ShardError: see :func:`update_plan`; or the plan is damaged.
+    """
+    update = _update_of(folder, found, shard_size)
+    if update.changed:
+        log.warning(
+            "%d videos changed since they were planned (first: %s); their rows and failures are kept as they are. "
+            "Extract into a new --out, or delete the receipts of their shards, to use the new files.",
+            len(update.changed),
+            update.changed[0],
+        )
+    while len(update.added):
+        claim = claims.take(PLAN)
+        if claim is None:
+            time.sleep(_POLL)
+        else:
+            with claim, claim.publishing():
+                planned = read_plan(folder)
+                update = update_plan(planned, found, shard_size)  # another may have written it meanwhile
+                if len(update.added):
+                    write_plan(folder, update.added if planned is None else planned.followed_by(update.added))
+        update = _update_of(folder, found, shard_size)
+    plan = read_plan(folder)
+    assert plan is not None, "a source never lists nothing"
+    return plan
+
+
+def _update_of(folder: Path, found: pa.Table, shard_size: int) -> PlanUpdate:
+    return update_plan(read_plan(folder), found, shard_size)
 
 
 def _differs(now: pa.Table, before: pa.Table) -> pa.ChunkedArray:

@@ -21,6 +21,7 @@ class DetectorSettings(Config):
     batch: int | None = Field(None, ge=1, le=1024)
     compile: Literal["auto"] | bool = "auto"
     backend: Literal["native", "detectron2"] = "native"
+    factory: str | None = None
 
 
 class VideoSettings(Config):
@@ -30,6 +31,7 @@ class VideoSettings(Config):
     decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
     max_seconds: float | None = Field(None, gt=0)
     workers: int | None = Field(None, ge=1, le=256)
+    attempts: int = Field(3, ge=1, le=100)
     time_limit: float = Field(120.0, gt=0)
     memory_limit_mb: int | None = Field(4096, ge=256)
 
@@ -42,9 +44,22 @@ class ShardSettings(Config):
     size: int = Field(512, ge=1, le=100_000)
 
 
+class RunSettings(Config):
+    """Who does the work, and what becomes of what went wrong; no two runs of a folder need agree on it."""
+
+    engine: Literal["local", "ray"] = "local"
+    processes: int | None = Field(None, ge=1, le=1024)
+    address: str | None = None
+    cpus_per_worker: int = Field(4, ge=1, le=1024)
+    retry: Literal["none", "transient", "all"] = "transient"
+    stale_after: float = Field(300.0, gt=0)
+    card: bool = True
+
+
 class ExtractConfig(Config):
     """Everything ``regionvlp extract`` can be told."""
 
     detector: DetectorSettings = DetectorSettings()
     video: VideoSettings = VideoSettings()
     shards: ShardSettings = ShardSettings()
+    run: RunSettings = RunSettings()

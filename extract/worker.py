@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,13 +27,17 @@ from regionvlp.shards import Failure, Manifest, Partial, PlanRow, Receipt, Shard
 from regionvlp.shards.schema import find_problem
 
 if TYPE_CHECKING:
-    from regionvlp.extract.detector import RegionDetector
+    from regionvlp.extract.detecting import Detector
     from regionvlp.video import DecodedVideo, DecodePool
 
 # What every working detector takes: whoever fails on this is broken itself.
 PROBE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 # How a detector fails on a frame that it cannot take; anything else ends the run.
 DETECTOR_ERRORS = (RuntimeError, ValueError, MemoryError)
+# What may be otherwise a moment later. A video over its time limit would hold up its shard for as long again: the next
+# run tries it.
+TRIED_AGAIN = frozenset({"io-error", "decoder-crashed"})
+PAUSE = 0.2  # seconds, longer with every attempt
 
 
 @dataclass
@@ -43,17 +48,38 @@ class ShardTally:
     partial: list[Partial] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode_wait": 0.0, "detect": 0.0, "write": 0.0})
 
+    def timings(self) -> dict[str, float]:
+        """The seconds, as a receipt holds them."""
+        return {name: round(seconds, 3) for name, seconds in self.seconds.items()}
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What turns videos into regions; a worker makes it once and uses it for all its shards.
+
+    Attributes:
+        manifest: frames, regions, format and dtype of the folder.
+        detector: finds the regions.
+        pool: decodes the videos.
+        batch: frames that are detected together, of several videos where one has fewer.
+        attempts: how many times a video is tried whose reading failed for a reason that may pass.
+    """
+
+    manifest: Manifest
+    detector: Detector
+    pool: DecodePool
+    batch: int
+    attempts: int = 1
+
 
 def process_shard(
     folder: Path,
     number: int,
     rows: Sequence[PlanRow],
     source: Source,
+    tools: Tools,
     *,
-    manifest: Manifest,
-    detector: RegionDetector,
-    pool: DecodePool,
-    batch: int,
+    publishing: AbstractContextManager[bool] | None = None,
     on_video: Callable[[int], None] = lambda frames: None,
 ) -> Receipt:
     """Decodes, detects and writes one shard.
@@ -63,10 +89,8 @@ def process_shard(
         number: the shard's number.
         rows: its videos, in plan order.
         source: where the videos come from; one that is gone is a failure row ``missing-file``.
-        manifest: frames, regions, format and dtype of the folder.
-        detector: finds the regions.
-        pool: decodes the videos.
-        batch: frames that are detected together, of several videos where one has fewer.
+        tools: what does the work.
+        publishing: see :meth:`ShardWriter.finish`.
         on_video: called after each video with the number of frames written (0 for a failure).
 
     Returns:
@@ -74,31 +98,39 @@ def process_shard(
 
     Raises:
         RuntimeError: the detector is broken (a lost device, say); nothing of the shard is left behind.
-        ShardError: the shard could not be written; nothing of it is left behind.
+        ShardError: the shard could not be written; nothing of it is left behind. ShardDoneError, ClaimLostError:
+            another worker has done it, or is doing it.
     """
-    shard = _Shard(manifest, detector)
-    with ShardWriter(folder, number, manifest) as writer, RowDecoder(source, pool, manifest.frames) as decoder:
-        decoded = _decode_ahead(rows, decoder, pool.workers + 1 + batch // manifest.frames, shard.tally)
-        for group in _groups(decoded, batch):
-            for outcome in shard.detect(group):
-                frames = 0
-                if isinstance(outcome, VideoRegions):
-                    started = time.perf_counter()
-                    writer.add(outcome)
-                    shard.tally.seconds["write"] += time.perf_counter() - started
-                    frames = outcome.num_frames
-                else:
-                    shard.tally.failures.append(outcome)
-                on_video(frames)
+    tally = ShardTally()
+    with ShardWriter(folder, number, tools.manifest) as writer, closing(outcomes(rows, source, tools, tally)) as results:
+        for outcome in results:
+            frames = 0
+            if isinstance(outcome, VideoRegions):
+                started = time.perf_counter()
+                writer.add(outcome)
+                tally.seconds["write"] += time.perf_counter() - started
+                frames = outcome.num_frames
+            else:
+                tally.failures.append(outcome)
+            on_video(frames)
         return writer.finish(
-            failures=shard.tally.failures,
-            partial=shard.tally.partial,
-            timings={name: round(seconds, 3) for name, seconds in shard.tally.seconds.items()},
+            failures=tally.failures, partial=tally.partial, timings=tally.timings(), publishing=publishing
         )
 
 
-def _decode_ahead(rows: Sequence[PlanRow], decoder: RowDecoder, most: int, tally: ShardTally) -> Iterator[_Decoded]:
-    """Yields each row with its frames or its failure; ``most`` are under way, to keep decoders and a batch busy."""
+def outcomes(
+    rows: Sequence[PlanRow], source: Source, tools: Tools, tally: ShardTally
+) -> Generator[VideoRegions | Failure, None, None]:
+    """What becomes of each video, in the order of ``rows``; failures are the caller's to keep."""
+    shard = _Shard(tools.manifest, tools.detector, tally)
+    with RowDecoder(source, tools.pool, tools.manifest.frames) as decoder:
+        for group in _groups(_decode_ahead(rows, decoder, tools, tally), tools.batch):
+            yield from shard.detect(group)
+
+
+def _decode_ahead(rows: Sequence[PlanRow], decoder: RowDecoder, tools: Tools, tally: ShardTally) -> Iterator[_Decoded]:
+    """Yields each row with its frames or its failure; enough are under way to keep the decoders and a batch busy."""
+    most = tools.pool.workers + 1 + tools.batch // tools.manifest.frames
     ahead: deque[tuple[PlanRow, Future[DecodedVideo]]] = deque()
     left = iter(rows)
     while True:
@@ -108,16 +140,23 @@ def _decode_ahead(rows: Sequence[PlanRow], decoder: RowDecoder, most: int, tally
             return
         row, decoding = ahead.popleft()
         started = time.perf_counter()
-        decoded = _Decoded(row.video_id, _frames_of(decoding))
+        decoded = _decoded(row, decoding, decoder, tools.attempts)
         tally.seconds["decode_wait"] += time.perf_counter() - started
         yield decoded
 
 
-def _frames_of(decoding: Future[DecodedVideo]) -> DecodedVideo | VideoError:
-    try:
-        return decoding.result()
-    except VideoError as error:
-        return error
+def _decoded(row: PlanRow, decoding: Future[DecodedVideo], decoder: RowDecoder, attempts: int) -> _Decoded:
+    """Waits for a video; tries it again where that may help."""
+    attempt = 1
+    while True:
+        try:
+            return _Decoded(row.video_id, decoding.result(), attempt)
+        except VideoError as error:
+            if attempt >= attempts or not error.transient or error.reason not in TRIED_AGAIN:
+                return _Decoded(row.video_id, error, attempt)
+        time.sleep(PAUSE * attempt)
+        attempt += 1
+        decoding = decoder.submit(row)
 
 
 def _groups(videos: Iterator[_Decoded], batch: int) -> Iterator[list[_Decoded]]:
@@ -140,6 +179,7 @@ class _Decoded:
 
     video_id: str
     result: DecodedVideo | VideoError
+    attempt: int
 
     @property
     def frames(self) -> Sequence[NDArray[np.uint8]]:
@@ -149,9 +189,8 @@ class _Decoded:
 class _Shard:
     """The detection of one shard's videos and the tally of it."""
 
-    def __init__(self, manifest: Manifest, detector: RegionDetector) -> None:
-        self.manifest, self.detector = manifest, detector
-        self.tally = ShardTally()
+    def __init__(self, manifest: Manifest, detector: Detector, tally: ShardTally) -> None:
+        self.manifest, self.detector, self.tally = manifest, detector, tally
 
     def detect(self, group: Sequence[_Decoded]) -> Iterator[VideoRegions | Failure]:
         """What became of each video of the group, in order."""
@@ -160,7 +199,7 @@ class _Shard:
             try:
                 yield self._one(video, shared)
             except VideoError as error:
-                yield _failure(video.video_id, error)
+                yield _failure(video, error)
 
     def _together(self, group: Sequence[_Decoded]) -> Iterator[FrameRegions] | None:
         """The regions of all frames of the group; None where that fails or is one video's: it is tried by itself.
@@ -222,13 +261,13 @@ class _Shard:
         return regions
 
 
-def _failure(video_id: str, error: VideoError) -> Failure:
+def _failure(video: _Decoded, error: VideoError) -> Failure:
     return Failure(
-        video_id=video_id,
+        video_id=video.video_id,
         stage=error.stage,
         reason=error.reason,
         error=type(error.__cause__ or error).__name__,
         message=error.message,
-        attempt=1,
+        attempt=video.attempt,
         transient=error.transient,
     )

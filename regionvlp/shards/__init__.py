@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from regionvlp.shards.summary import inspect as inspect
     from regionvlp.shards.verification import Fault as Fault
     from regionvlp.shards.verification import verify as verify
+    from regionvlp.shards.writer import ShardDoneError as ShardDoneError
     from regionvlp.shards.writer import ShardWriter as ShardWriter
 
 _HOME = {
@@ -65,7 +66,7 @@ _HOME = {
     "schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
     "summary": ["inspect"],
     "verification": ["Fault", "verify"],
-    "writer": ["ShardWriter"],
+    "writer": ["ShardDoneError", "ShardWriter"],
 }
 _LAZY = {name: module for module, names in _HOME.items() for name in names}
 

@@ -246,6 +246,13 @@ class Claims:
             self._folder.rmdir()
         return removed
 
+    def is_old(self, path: Path) -> bool:
+        """Whether a file was last written so long ago that its owner, were it one of a claim, would be dead."""
+        try:
+            return self._now() - path.stat().st_mtime > self._stale_after
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Gives all claims back and ends the beats."""
         self._closing.set()

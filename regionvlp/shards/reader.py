@@ -10,7 +10,7 @@ of a loader start works in each of them, forked or spawned.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -43,20 +43,21 @@ class ShardReader(Mapping[str, VideoRegions]):
     Args:
         folder: the shard folder.
         max_open_files: data files kept open at a time in one process.
+        shards: read only these; all by default.
 
     Attributes:
         manifest: what all shards have in common.
         failures: videos that have no rows, and why, in the order of their shards.
     """
 
-    def __init__(self, folder: Path, max_open_files: int = 64) -> None:
+    def __init__(self, folder: Path, max_open_files: int = 64, shards: Iterable[int] | None = None) -> None:
         assert max_open_files >= 1, "a reader needs a file to read from"
         self.manifest = Manifest.read(folder)
         self.failures: list[Failure] = []
         self._folder = folder
         self._max_open_files = max_open_files
         self._data: dict[int, str] = {}  # shard -> name of its data file
-        for receipt in read_receipts(folder):
+        for receipt in read_receipts(folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
                 self._data[receipt.shard] = receipt.file

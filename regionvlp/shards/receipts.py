@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -170,13 +170,19 @@ def names_shard(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def lost_shards(folder: Path) -> list[int]:
+def lost_shards(folder: Path, shards: Iterable[int] | None = None) -> list[int]:
     """Numbers of the shards whose data file is gone, or not of the size that the receipt says, ascending.
+
+    Args:
+        folder: the shard folder.
+        shards: those to look at; by default all that have a receipt.
 
     Raises:
         ShardError: see :meth:`Receipt.read`.
     """
-    return [receipt.shard for receipt in read_receipts(folder) if _size_of(folder, receipt.file) != receipt.bytes]
+    return [
+        receipt.shard for receipt in read_receipts(folder, shards) if _size_of(folder, receipt.file) != receipt.bytes
+    ]
 
 
 def _size_of(folder: Path, name: str | None) -> int:
@@ -194,13 +200,13 @@ def finished_shards(folder: Path) -> list[int]:
     return sorted(int(match[1]) for name in os.listdir(folder) if (match := _RECEIPT_NAME.fullmatch(name)))
 
 
-def read_receipts(folder: Path) -> Iterator[Receipt]:
-    """Yields the receipts of a folder in the order of their shards.
+def read_receipts(folder: Path, shards: Iterable[int] | None = None) -> Iterator[Receipt]:
+    """Yields the receipts of a folder in the order of their shards; by default of all that have one.
 
     Raises:
         ShardError: see :meth:`Receipt.read`.
     """
-    for number in finished_shards(folder):
+    for number in finished_shards(folder) if shards is None else shards:
         yield Receipt.read(receipt_path(folder, number))
 
 

@@ -34,6 +34,10 @@ from regionvlp.shards.receipts import Failure, Partial, Receipt, data_files, lib
 from regionvlp.shards.schema import check_regions
 
 
+class ShardDoneError(ShardError):
+    """Another writer has published the shard, so this one's work is not needed."""
+
+
 class ShardWriter:
     """Writes shard ``number`` of ``folder``. Use it as a context manager: left without :meth:`finish`, by an exception
     or not, it leaves nothing behind.
@@ -218,11 +222,11 @@ class ShardWriter:
             if path.exists():
                 raise self._done_already()
         elif Receipt.read(path) != self._replaces:
-            raise ShardError(f"the receipt of shard {self._number} changed meanwhile", "run again")
+            raise ShardDoneError(f"the receipt of shard {self._number} changed meanwhile", "run again")
 
-    def _done_already(self) -> ShardError:
+    def _done_already(self) -> ShardDoneError:
         path = receipt_path(self._folder, self._number)
-        return ShardError(f"shard {self._number} is done already: {path} exists", "delete the receipt to redo it")
+        return ShardDoneError(f"shard {self._number} is done already: {path} exists", "delete the receipt to redo it")
 
     def _refuse_over(self) -> None:
         # Going on after a failed write would leave out what was added before it.

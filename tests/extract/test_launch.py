@@ -298,12 +298,6 @@ def test_a_shard_that_lost_its_data_is_done_again(videos: Path, tmp_path: Path, 
         assert (out / "set-aside-shard-00001.h5").stat().st_size == 1000
 
 
-def test_two_at_once_in_one_folder(videos: Path, tmp_path: Path) -> None:
-    launch.extract_folder(videos, tmp_path / "out", settings())
-    with launch.locked(tmp_path / "out"), pytest.raises(InputError, match="another extraction"):
-        launch.extract_folder(videos, tmp_path / "out", settings())
-
-
 def test_real_clips(sample_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -1,0 +1,299 @@
+"""One worker over a shard folder: opened once, then one shard after another. Every launcher runs this and nothing else.
+
+In: a :class:`~regionvlp.extract.job.Job`. Out: shards with receipts. A worker takes the claim of a shard, looks whether
+it is (still) to be done, does it, and publishes. It knows nothing of other workers but what lies in the folder.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from regionvlp.errors import RegionVLPError
+from regionvlp.extract.detecting import Detector, load_detector
+from regionvlp.extract.job import Job
+from regionvlp.extract.plan import settle_plan
+from regionvlp.extract.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
+from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.stopping import Stop
+from regionvlp.extract.worker import Tools, process_shard
+from regionvlp.shards import (
+    Claim,
+    ClaimLostError,
+    Claims,
+    Manifest,
+    PlanTable,
+    Receipt,
+    ShardDoneError,
+    finished_shards,
+    remove_leftovers,
+)
+from regionvlp.shards.claims import claim_name, remove_temporaries
+from regionvlp.shards.receipts import receipt_path
+from regionvlp.shards.recovery import set_lost_aside, tidy
+from regionvlp.video import DecodePool
+from regionvlp.video.readers import check_reader
+
+log = logging.getLogger(__name__)
+
+POLL = 0.5  # seconds between two looks at what other workers are doing
+
+
+class Attempt(enum.Enum):
+    """What came of trying to do a shard."""
+
+    DONE = "done"  # by this worker, now
+    ELSEWHERE = "elsewhere"  # it was done already, or is by another worker
+    TAKEN = "taken"  # another worker is at it
+    LEFT = "left"  # it is not to be done
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do in the folder when a worker begins.
+
+    Attributes:
+        missing: shards without a receipt.
+        retries: shards with failures that are to be tried again, with the receipts that hold them.
+        planned: videos of the plan.
+        videos: videos of ``missing``, and failures of ``retries``.
+    """
+
+    missing: list[int]
+    retries: dict[int, Receipt]
+    planned: int
+    videos: int
+
+
+@dataclass
+class Tally:
+    """What this worker did so far."""
+
+    videos: int = 0
+    frames: int = 0
+
+
+class Session:
+    """A worker, opened. Use it as a context manager.
+
+    Opening it loads the detector, settles manifest and plan of the folder (whoever of several workers comes first
+    writes them, the others check), and finds out what there is to do.
+
+    Args:
+        job: see :class:`Job`.
+        on_video: called after each video with the number of frames written (0 for a failure).
+
+    Attributes:
+        work: what there was to do when it was opened.
+        tally: what it did.
+        leave: shards that it must not begin; the launcher may add to it at any time.
+
+    Raises:
+        InputError, ConfigError, WeightsError, ShardError: the user's mistakes. Those that can be told without it are
+            raised before the folder is touched.
+    """
+
+    work: Work
+
+    def __init__(self, job: Job, *, on_video: Callable[[int], None] = lambda frames: None) -> None:
+        self.job, self._on_video = job, on_video
+        self.tally = Tally()
+        self.leave: set[int] = set()
+        self._stack = ExitStack()
+        config = job.config
+        rule = config.run.retry
+        self._rule = RetryRule(rule, RUNS * config.video.attempts)
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _open(self, stack: ExitStack) -> None:
+        job, config = self.job, self.job.config
+        found = job.source.scan()
+        detector = load_detector(config.detector)
+        video = config.video
+        pool = stack.enter_context(
+            DecodePool(
+                video.workers,
+                reader=video.decoder,
+                time_limit=video.time_limit,
+                max_seconds=video.max_seconds,
+                memory_limit_mb=video.memory_limit_mb,
+            )
+        )
+        manifest = Manifest.create_or_check(job.out, manifest_of(config, detector))
+        # What is detected together must not depend on whether memory ran short meanwhile.
+        self._tools = Tools(manifest, detector, pool, detector.max_batch, video.attempts)
+        self._claims = stack.enter_context(
+            Claims(job.out, stale_after=config.run.stale_after, worker=job.label, run=job.run)
+        )
+        remove_leftovers(job.out)
+        set_lost_aside(job.out, self._claims)
+        self._plan = settle_plan(job.out, found, config.shards.size, self._claims)
+        self.work = self._find_work(self._plan)
+        self._since = time.monotonic()
+
+    def _find_work(self, plan: PlanTable) -> Work:
+        done = set(finished_shards(self.job.out))
+        mine = self.job.in_order(plan.shards())
+        missing = [number for number in mine if number not in done]
+        retries = find_retries(self.job.out, plan, self.job.source, self._rule)
+        retries = {number: retries[number] for number in mine if number in retries}
+        again = sum(sum(map(self._rule.wants, receipt.failures)) for receipt in retries.values())
+        return Work(missing, retries, len(plan), sum(len(plan.video_ids(number)) for number in missing) + again)
+
+    def run(
+        self,
+        stop: Stop,
+        *,
+        on_elsewhere: Callable[[int], None] = lambda videos: None,
+        on_wait: Callable[[int], None] = lambda shards: None,
+    ) -> None:
+        """Does shards until none is left, or until it is asked to stop.
+
+        Shards that others are at are waited for: should one of them die, its shard is done here.
+
+        Args:
+            stop: looked at before every shard.
+            on_elsewhere: called with the number of videos of a shard that another worker did.
+            on_wait: called with the number of shards waited for, when it begins to wait.
+        """
+        left = deque([*self.work.missing, *self.work.retries])
+        waiting = False
+        while left and not stop.asked:
+            taken: deque[int] = deque()
+            while left and not stop.asked:
+                number = left.popleft()
+                attempt = self.attempt(number)
+                if attempt is Attempt.TAKEN:
+                    taken.append(number)
+                elif attempt is Attempt.ELSEWHERE:
+                    on_elsewhere(self._videos_of(number))
+                if attempt is Attempt.DONE:
+                    waiting = False
+            left.extend(taken)
+            if left and not stop.asked:
+                if not waiting:
+                    on_wait(len(left))
+                waiting = True
+                stop.wait(POLL)
+
+    def tidy(self) -> None:
+        """At the end of a run: removes what died workers left; see :func:`~regionvlp.shards.recovery.tidy`."""
+        tidy(self.job.out, self._claims)
+
+    def attempt(self, number: int) -> Attempt:
+        """Does one shard, unless somebody else has done it or is at it.
+
+        Raises:
+            RuntimeError: the detector is broken. ShardError: the disk is.
+        """
+        if number in self.leave:
+            return Attempt.LEFT
+        if not self._is_due(number):
+            return Attempt.ELSEWHERE
+        rows = self._plan.rows(number)
+        claim = self._claims.take(claim_name(number), of_videos=self._videos_of(number))
+        if claim is None:
+            return Attempt.TAKEN
+        with claim:
+            if not self._is_due(number):
+                return Attempt.ELSEWHERE
+            remove_temporaries(self.job.out, number)
+            try:
+                if number in self.work.retries:
+                    retry_shard(
+                        self.job.out,
+                        self.work.retries[number],
+                        rows,
+                        self.job.source,
+                        self._tools,
+                        self._rule,
+                        publishing=claim.publishing(),
+                        on_video=self._counting(claim),
+                    )
+                else:
+                    process_shard(
+                        self.job.out,
+                        number,
+                        rows,
+                        self.job.source,
+                        self._tools,
+                        publishing=claim.publishing(),
+                        on_video=self._counting(claim),
+                    )
+            except ClaimLostError as error:
+                log.info("%s", error.message)
+                return Attempt.TAKEN
+            except ShardDoneError:
+                return Attempt.ELSEWHERE
+            except DamagedShardError as error:
+                log.warning("%s", error)
+                return Attempt.LEFT
+            except RegionVLPError:
+                # Who took the shard over has removed our half of it, which looks like a broken disk from here.
+                if claim.mine():
+                    raise
+                return Attempt.TAKEN
+        return Attempt.DONE
+
+    def _is_due(self, number: int) -> bool:
+        path = receipt_path(self.job.out, number)
+        if number not in self.work.retries:
+            return not path.exists()
+        return path.exists() and Receipt.read(path) == self.work.retries[number]
+
+    def _videos_of(self, number: int) -> int:
+        if number in self.work.retries:
+            return sum(map(self._rule.wants, self.work.retries[number].failures))
+        return len(self._plan.video_ids(number))
+
+    def _counting(self, claim: Claim) -> Callable[[int], None]:
+        def count(frames: int) -> None:
+            self.tally.videos += 1
+            self.tally.frames += frames
+            seconds = max(time.monotonic() - self._since, 1e-6)
+            claim.progress = replace(
+                claim.progress,
+                videos=claim.progress.videos + 1,
+                frames=claim.progress.frames + frames,
+                videos_per_second=round(self.tally.videos / seconds, 4),
+                frames_per_second=round(self.tally.frames / seconds, 4),
+            )
+            self._on_video(frames)
+
+        return count
+
+
+def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
+    """What all shards of an extraction have in common."""
+    return Manifest(
+        format=config.shards.format,
+        dtype=config.shards.dtype,
+        frames=config.video.frames,
+        regions=config.detector.regions,
+        feature_width=detector.feature_width,
+        shard_size=config.shards.size,
+        detector=detector.identity(),
+        video={
+            "reader": check_reader(config.video.decoder),
+            "sampling": "uniform",
+            "max_seconds": config.video.max_seconds,
+        },
+    )
