@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from regionvlp.errors import ShardError
 from regionvlp.shards.files import create_once, is_temporary, remove_leftovers, temporary_path, temporary_target
@@ -48,6 +48,8 @@ _BEAT = 5.0
 _LOCK_PATIENCE = 60.0
 _LOCK_POLL = 0.02
 _CLOCK_GOOD_FOR = 60.0
+_UNREADABLE_FOR = 30.0
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EROFS}
 
 
 class ClaimLostError(ShardError):
@@ -119,6 +121,7 @@ class Claim:
     recovered: bool
     progress: Progress
     _claims: Claims = field(repr=False)
+    _path: Path = field(repr=False)
     _text: Callable[[Progress], str] = field(repr=False)
     _descriptor: int = field(default=-1, repr=False)
 
@@ -140,8 +143,11 @@ class Claim:
 
     def beat(self) -> None:
         """Says that the owner lives and how far it is. A disk that refuses only makes the claim look older."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_RDWR)
+            # The first time it might be another's file by now; later it is the same file, wherever that went.
+            if _token(_parsed(os.pread(self._descriptor, _BYTES, 0))) == self.token:
                 os.pwrite(self._descriptor, self._text(self.progress).encode(), 0)
 
     def __enter__(self) -> Self:
@@ -286,9 +292,7 @@ class Claims:
                 break
             except FileNotFoundError:
                 continue
-        claim = Claim(name, token, recovered, progress, self, text)
-        with contextlib.suppress(OSError):  # without beats it only goes stale
-            claim._descriptor = os.open(path, os.O_WRONLY)
+        claim = Claim(name, token, recovered, progress, self, path, text)
         with self._lock:
             self._held[name] = claim
         if self._thread is None:
@@ -318,7 +322,9 @@ class Claims:
             progress = Progress(**{key: values[key] for key in Progress.__dataclass_fields__})
             worker, run, since = values["worker"], values["run"], values["since"]
             return ClaimInfo(name, _token(values), process, worker, run, since, progress, age, late or dead)
-        except (AssertionError, KeyError, TypeError):  # of a file system on which it did not appear whole
+        except (AssertionError, KeyError, TypeError):
+            # A power cut, or a file system on which it does not appear whole: then it does soon.
+            late = age > min(self._stale_after, _UNREADABLE_FOR)
             return ClaimInfo(name, _token(values or {}), None, "", "", beat, Progress(), age, late)
 
     def _now(self) -> float:
@@ -381,26 +387,31 @@ def folder_lock(folder: Path) -> Iterator[bool]:
     Nothing depends on it alone: where it does not work, or not across machines, windows of a few system calls stay
     open in which two workers may waste work. The lock is on the manifest, which is never replaced or removed.
     """
+    locked = False
+    with contextlib.ExitStack() as stack:
+        for mode in ("rb", "r+b"):  # locks over a network are given to writers only
+            try:
+                locked = _locked(stack.enter_context((folder / MANIFEST_NAME).open(mode)))
+                break
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        yield locked
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Waits for the lock of a file; False where somebody holds on to it."""
     import fcntl
 
-    with contextlib.ExitStack() as stack:
-        locked = False
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while time.monotonic() < deadline:
         try:
-            # Locks over a network are given to writers only.
-            file = stack.enter_context((folder / MANIFEST_NAME).open("r+b"))
-            deadline = time.monotonic() + _LOCK_PATIENCE
-            while not locked and time.monotonic() < deadline:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    locked = True
-                except BlockingIOError:
-                    time.sleep(_LOCK_POLL)
-            if not locked:
-                log.warning("somebody holds the lock of %s for a minute; going on without it", folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.EACCES):
-                raise
-        yield locked
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_LOCK_POLL)
+    log.warning("somebody holds the lock of %s for a minute; going on without it", file.name)
+    return False
 
 
 def _token(values: dict[str, Any]) -> str:
@@ -411,9 +422,16 @@ def _token(values: dict[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     """The values of a claim file; empty where it is damaged, None where there is none."""
     try:
-        values = json.loads(path.read_bytes())
+        return _parsed(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError):
+    except OSError:
+        return {}
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from regionvlp.config import load_config
-from regionvlp.errors import InputError, NothingDoneError, RegionVLPError, VideoError
+from regionvlp.errors import NothingDoneError, RegionVLPError, VideoError
 from regionvlp.extract import launch
 from regionvlp.extract.detector import RegionDetector
 from regionvlp.extract.settings import ExtractConfig

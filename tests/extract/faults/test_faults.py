@@ -28,7 +28,8 @@ CALLS = {
     "fsync": "fsync fdatasync sync_file_range",
     "rename": "rename renameat renameat2",
     "link": "link linkat symlink symlinkat",
-    "unlink": "unlink unlinkat rmdir",
+    "unlink": "unlink unlinkat",
+    "rmdir": "rmdir",
     "mkdir": "mkdir mkdirat",
     "utime": "utimensat utimes futimesat",
 }
