@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,44 +70,52 @@ def update_plan(planned: PlanTable | None, found: pa.Table, shard_size: int) -> 
     return PlanUpdate(added, known.column("video_id").filter(changed).to_pylist())
 
 
-def settle_plan(folder: Path, found: pa.Table, shard_size: int, claims: Claims) -> PlanTable:
-    """The plan of a folder, extended by the videos that are new. Of several workers at once one writes it.
+def settle_plan(folder: Path, videos: pa.Table | Callable[[], pa.Table], shard_size: int, claims: Claims) -> PlanTable:
+    """The plan of a folder. Of several workers at once one writes it, and the others wait for it.
 
     Args:
         folder: the shard folder.
-        found: see :func:`update_plan`.
+        videos: what there is now (see :func:`update_plan`), by which a plan is extended; or what lists it, which is
+            called only where there is no plan yet.
         shard_size: videos per shard.
         claims: the worker's.
 
     Raises:
         ShardError: see :func:`update_plan`; or the plan is damaged.
     """
-    update = _update_of(folder, found, shard_size)
-    if update.changed:
-        log.warning(
-            "%d videos changed since they were planned (first: %s); their rows and failures are kept as they are. "
-            "Extract into a new --out, or delete the receipts of their shards, to use the new files.",
-            len(update.changed),
-            update.changed[0],
-        )
-    while len(update.added):
+    told = False
+    while True:
+        planned = read_plan(folder)
+        if callable(videos):
+            if planned is not None:
+                return planned
+        else:
+            update = update_plan(planned, videos, shard_size)
+            if update.changed and not told:
+                _tell_changed(update.changed)
+                told = True
+            if planned is not None and not len(update.added):
+                return planned
         claim = claims.take(PLAN)
         if claim is None:
             time.sleep(_POLL)
-        else:
-            with claim, claim.publishing():
-                planned = read_plan(folder)
-                update = update_plan(planned, found, shard_size)  # another may have written it meanwhile
-                if len(update.added):
-                    write_plan(folder, update.added if planned is None else planned.followed_by(update.added))
-        update = _update_of(folder, found, shard_size)
-    plan = read_plan(folder)
-    assert plan is not None, "a source never lists nothing"
-    return plan
+            continue
+        with claim:
+            found = videos() if callable(videos) else videos
+            with claim.publishing():
+                planned = read_plan(folder)  # another may have written it meanwhile
+                added = update_plan(planned, found, shard_size).added
+                if len(added):
+                    write_plan(folder, added if planned is None else planned.followed_by(added))
 
 
-def _update_of(folder: Path, found: pa.Table, shard_size: int) -> PlanUpdate:
-    return update_plan(read_plan(folder), found, shard_size)
+def _tell_changed(video_ids: Sequence[str]) -> None:
+    log.warning(
+        "%d videos changed since they were planned (first: %s); their rows and failures are kept as they are. "
+        "Extract into a new --out, or delete the receipts of their shards, to use the new files.",
+        len(video_ids),
+        video_ids[0],
+    )
 
 
 def _differs(now: pa.Table, before: pa.Table) -> pa.ChunkedArray:

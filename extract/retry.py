@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,8 @@ def find_retries(folder: Path, plan: PlanTable, source: Source, rule: RetryRule)
 
 
 def _is_there(source: Source, row: PlanRow) -> bool:
+    if not source.is_here(row):
+        return True  # nobody knows without fetching it
     try:
         return source.path(row).exists()
     except VideoError:
@@ -111,8 +113,9 @@ def retry_shard(
     failed = {failure.video_id: failure for failure in old.failures}
     again = [row for row in rows if row.video_id in failed and rule.wants(failed[row.video_id])]
     tally, merged = ShardTally(), _Merged(folder, old, rows)
-    with ShardWriter(folder, old.shard, tools.manifest, replaces=old) as writer:
-        for outcome in outcomes(again, source, tools, tally):
+    results = outcomes(again, source, tools, tally)
+    with ShardWriter(folder, old.shard, tools.manifest, replaces=old) as writer, closing(results):
+        for outcome in results:
             if isinstance(outcome, VideoRegions):
                 started = time.perf_counter()
                 for video in (*merged.before(outcome.video_id), outcome):

@@ -10,11 +10,11 @@ import enum
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from regionvlp.errors import RegionVLPError
 from regionvlp.extract.detecting import Detector, load_detector
@@ -33,6 +33,8 @@ from regionvlp.shards import (
     Receipt,
     ShardDoneError,
     finished_shards,
+    read_plan,
+    read_receipts,
     remove_leftovers,
 )
 from regionvlp.shards.claims import claim_name, remove_temporaries
@@ -40,6 +42,9 @@ from regionvlp.shards.receipts import receipt_path
 from regionvlp.shards.recovery import set_lost_aside, tidy
 from regionvlp.video import DecodePool
 from regionvlp.video.readers import check_reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +68,7 @@ class Work:
         missing: shards without a receipt.
         retries: shards with failures that are to be tried again, with the receipts that hold them.
         planned: videos of the plan.
-        videos: videos of ``missing``, and failures of ``retries``.
+        videos: videos of ``missing``, and failures of ``retries`` that are tried again.
     """
 
     missing: list[int]
@@ -83,15 +88,15 @@ class Tally:
 class Session:
     """A worker, opened. Use it as a context manager.
 
-    Opening it loads the detector, settles manifest and plan of the folder (whoever of several workers comes first
-    writes them, the others check), and finds out what there is to do.
+    Opening it loads the detector and settles the manifest of the folder: of several workers the first writes it, and
+    the others check it. Then :meth:`prepare` or :meth:`join` tell it what there is to do, and :meth:`run` does it.
 
     Args:
         job: see :class:`Job`.
         on_video: called after each video with the number of frames written (0 for a failure).
 
     Attributes:
-        work: what there was to do when it was opened.
+        work: what there was to do when it was prepared.
         tally: what it did.
         leave: shards that it must not begin; the launcher may add to it at any time.
 
@@ -101,6 +106,7 @@ class Session:
     """
 
     work: Work
+    _plan: PlanTable
 
     def __init__(self, job: Job, *, on_video: Callable[[int], None] = lambda frames: None) -> None:
         self.job, self._on_video = job, on_video
@@ -125,7 +131,6 @@ class Session:
 
     def _open(self, stack: ExitStack) -> None:
         job, config = self.job, self.job.config
-        found = job.source.scan()
         detector = load_detector(config.detector)
         video = config.video
         pool = stack.enter_context(
@@ -143,20 +148,41 @@ class Session:
         self._claims = stack.enter_context(
             Claims(job.out, stale_after=config.run.stale_after, worker=job.label, run=job.run)
         )
-        remove_leftovers(job.out)
-        set_lost_aside(job.out, self._claims)
-        self._plan = settle_plan(job.out, found, config.shards.size, self._claims)
-        self.work = self._find_work(self._plan)
-        self._since = time.monotonic()
 
-    def _find_work(self, plan: PlanTable) -> Work:
-        done = set(finished_shards(self.job.out))
-        mine = self.job.in_order(plan.shards())
+    def prepare(self, found: pa.Table | None = None) -> None:
+        """Puts right what died runs left, settles the plan, and finds out what there is to do.
+
+        Args:
+            found: what the source lists. None: it is listed here, and only where the folder has no plan yet.
+
+        Raises:
+            ShardError: the folder was made from other videos, or a file of it is damaged.
+            InputError: the source cannot be listed.
+        """
+        out = self.job.out
+        remove_leftovers(out)
+        set_lost_aside(out, self._claims)
+        source, size = self.job.source, self.job.config.shards.size
+        self._plan = settle_plan(out, source.scan if found is None else found, size, self._claims)
+        retries = find_retries(out, self._plan, source, self._rule)
+        done = set(finished_shards(out))
+        mine = self.job.in_order(self._plan.shards())
         missing = [number for number in mine if number not in done]
-        retries = find_retries(self.job.out, plan, self.job.source, self._rule)
-        retries = {number: retries[number] for number in mine if number in retries}
-        again = sum(sum(map(self._rule.wants, receipt.failures)) for receipt in retries.values())
-        return Work(missing, retries, len(plan), sum(len(plan.video_ids(number)) for number in missing) + again)
+        self._begin(missing, {number: retries[number] for number in mine if number in retries})
+
+    def join(self, missing: Sequence[int], retries: Sequence[int]) -> None:
+        """Takes the work that another worker of the same command found, in this worker's own order."""
+        plan = read_plan(self.job.out)
+        assert plan is not None, "the other worker has settled it"
+        self._plan = plan
+        receipts = read_receipts(self.job.out, retries)
+        self._begin(self.job.in_order(list(missing)), {receipt.shard: receipt for receipt in receipts})
+
+    def _begin(self, missing: list[int], retries: dict[int, Receipt]) -> None:
+        self._since = time.monotonic()
+        self.work = Work(missing, retries, len(self._plan), 0)
+        videos = sum(map(self._videos_of, (*missing, *retries)))
+        self.work = replace(self.work, videos=videos)
 
     def run(
         self,

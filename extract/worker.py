@@ -102,7 +102,10 @@ def process_shard(
             another worker has done it, or is doing it.
     """
     tally = ShardTally()
-    with ShardWriter(folder, number, tools.manifest) as writer, closing(outcomes(rows, source, tools, tally)) as results:
+    with (
+        ShardWriter(folder, number, tools.manifest) as writer,
+        closing(outcomes(rows, source, tools, tally)) as results,
+    ):
         for outcome in results:
             frames = 0
             if isinstance(outcome, VideoRegions):
