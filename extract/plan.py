@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds between two looks at whether another worker has finished the plan
 
+_AT_ONCE = 1 << 18  # ids that are looked up at once
+
 # What tells that a video is not the one that was planned.
 _WATCHED = ("bytes", "mtime_ns", "offset", "start", "end")
 
@@ -56,18 +58,32 @@ def update_plan(planned: PlanTable | None, found: pa.Table, shard_size: int) -> 
     if planned is None or not len(planned):
         return PlanUpdate(PlanTable.from_videos(found, 0, shard_size), [])
     before = planned.table
-    place = pc.index_in(found.column("video_id"), value_set=before.column("video_id").combine_chunks())
-    known = found.filter(pc.is_valid(place))
+    place = _places(found.column("video_id"), before.column("video_id"))
+    known = pc.indices_nonzero(pc.is_valid(place))
     if not len(known):
         raise ShardError(
             f"the output folder was made from other videos: '{before.column('video_id')[0]}' and all others are not "
             "there now",
             "give the --videos it was made from, or another --out",
         )
-    changed = _differs(known, before.select(known.column_names).take(place.drop_null()))
+    changed = known.filter(_differs(found, known, before, place.drop_null()))
     new = found.filter(pc.is_null(place))
     added = PlanTable.from_videos(new, planned.shards()[-1] + 1, shard_size)
-    return PlanUpdate(added, known.column("video_id").filter(changed).to_pylist())
+    return PlanUpdate(added, found.column("video_id").take(changed).to_pylist())
+
+
+def _places(ids: pa.ChunkedArray, planned: pa.ChunkedArray) -> pa.ChunkedArray:
+    """For each of ``ids``, which are sorted, its row in ``planned``; null where it is not there."""
+    pieces = []
+    # A table of hashes of millions of texts is large: one stretch of the alphabet at a time.
+    for start in range(0, len(ids), _AT_ONCE):
+        piece = ids.slice(start, _AT_ONCE)
+        inside = pc.indices_nonzero(
+            pc.and_(pc.greater_equal(planned, piece[0]), pc.less_equal(planned, piece[len(piece) - 1]))
+        )
+        place = pc.index_in(piece, value_set=planned.take(inside).combine_chunks())
+        pieces.append(inside.take(place.combine_chunks()))
+    return pa.chunked_array(pieces)
 
 
 def settle_plan(folder: Path, videos: pa.Table | Callable[[], pa.Table], shard_size: int, claims: Claims) -> PlanTable:
@@ -118,12 +134,20 @@ def _tell_changed(video_ids: Sequence[str]) -> None:
     )
 
 
-def _differs(now: pa.Table, before: pa.Table) -> pa.ChunkedArray:
-    """For each row, whether the video is another one than before; what was not looked at does not tell."""
+def _differs(found: pa.Table, now: pa.Array, planned: pa.Table, before: pa.ChunkedArray) -> pa.ChunkedArray:
+    """For each video, whether it is another one than before; what was not looked at does not tell.
+
+    Args:
+        found: what there is now.
+        now: the rows of the videos in ``found``.
+        planned: the plan.
+        before: their rows in ``planned``.
+    """
     different = None
     for name in _WATCHED:
         # Unlike null, this compares equal to itself, and no size, time or stretch is it.
-        one, other = (pc.fill_null(table.column(name), UNKNOWN) for table in (now, before))
+        one = pc.fill_null(found.column(name).take(now), UNKNOWN)
+        other = pc.fill_null(planned.column(name).take(before), UNKNOWN)
         unlike = pc.not_equal(one, other)
         if name in ("bytes", "mtime_ns"):
             looked_at = pc.and_(pc.not_equal(one, UNKNOWN), pc.not_equal(other, UNKNOWN))

@@ -45,6 +45,7 @@ OPTION_KEYS = {
 @click.option("--shard-size", type=int, help="Videos per shard.  [512]")
 @click.option("--decoder", metavar="auto|pyav|decord|torchcodec", help="Who reads the videos.  [auto]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 ...  [auto]")
+@click.option("--dry-run", is_flag=True, help="Say what it would take, after trying a few videos; write nothing.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="YAML file; see configs/extract.")
 @click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. video.workers=4.")
 @json_option
@@ -53,6 +54,7 @@ def command(
     root: str | None,
     kind: str | None,
     out: Path,
+    dry_run: bool,
     config_path: Path | None,
     assignments: tuple[str, ...],
     json_path: str | None,
@@ -80,6 +82,11 @@ def command(
         source=str(config_path) if config_path else "the options",
     )
     source = open_source(videos, kind=kind, root=root)
+    if dry_run:
+        from regionvlp.pipelines.dry_run import dry_run as tell
+
+        tell(source, out, config, json_path)
+        return
     console = console_for(json_path)
     with ProgressBar("extract", "videos", "frames") as bar:
 

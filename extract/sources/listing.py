@@ -39,13 +39,15 @@ def from_rows(rows: Iterable[tuple[str, int, int]]) -> pa.Table:
     return table_of(dict(zip(("video_id", "bytes", "mtime_ns"), columns, strict=True)))
 
 
-def table_of(columns: dict[str, pa.Array | pa.ChunkedArray | int]) -> pa.Table:
+def table_of(columns: dict[str, pa.Array | pa.ChunkedArray | int | None]) -> pa.Table:
     """The columns of a listing; a number stands for a column of it, an absent column for nulls."""
     length = len(columns["video_id"])  # type: ignore[arg-type]
     whole = []
     for field in VIDEO_SCHEMA:
         values = columns.get(field.name)
-        if values is None or isinstance(values, int):
+        if values is None:
+            values = pa.nulls(length, field.type)
+        elif isinstance(values, int):
             values = pa.repeat(pa.scalar(values, field.type), length)
         whole.append(values)
     return pa.Table.from_arrays(whole, schema=VIDEO_SCHEMA)
@@ -64,6 +66,7 @@ def finished(table: pa.Table) -> pa.Table:
     again = pc.equal(ids[1:], ids[:-1])
     if pc.any(again).as_py():
         table = _without_repeats(table, again)
+    pa.default_memory_pool().release_unused()  # of millions of rows, the way here took a multiple of what is left
     return table
 
 

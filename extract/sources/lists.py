@@ -36,12 +36,13 @@ def _forms(table: Table) -> list[Form]:
         last = _column(table, table.names[-1])
         return _cc3m(last, numbered=True) if "://" in last[0].as_py() else [partial(_named, last, last)]
     if folder and video:
-        below = names.joined(_column(table, folder), "/", _column(table, video))
-        return [partial(_named, below, below), partial(_named, below, _column(table, video))]
+        folders, videos = _columns(table, folder, video)
+        below = names.joined(folders, "/", videos)
+        return [partial(_named, below, below), partial(_named, below, videos)]
     if path:
-        places = _column(table, path)
         own = table.column(names.IDS)
-        return [partial(_named, _column(table, own) if own else places, places)]
+        ids, places = _columns(table, own or path, path)
+        return [partial(_named, ids if own else places, places)]
     if video:
         places = _column(table, video)
         return [partial(_named, places, places)]
@@ -54,9 +55,14 @@ def _forms(table: Table) -> list[Form]:
 
 
 def _column(table: Table, name: str) -> pa.ChunkedArray:
-    values = names.text_of(table.read([name])[0])
-    names.refuse_empty(values, table.path, f"a {name}" if table.has_header else "a name")
-    return values
+    return _columns(table, name)[0]
+
+
+def _columns(table: Table, *wanted: str) -> list[pa.ChunkedArray]:
+    columns = [names.text_of(values) for values in table.read(list(wanted))]
+    for name, values in zip(wanted, columns, strict=True):
+        names.refuse_empty(values, table.path, f"a {name}" if table.has_header else "a name")
+    return columns
 
 
 def _named(ids: pa.ChunkedArray, locations: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -51,7 +51,8 @@ def joined(*columns: pa.ChunkedArray | str) -> pa.ChunkedArray:
 
 def text_of(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as text without blanks around it; numbers as digits."""
-    return pc.utf8_trim_whitespace(pc.fill_null(values.cast(pa.string()), ""))
+    text = values.cast(pa.string())
+    return pc.utf8_trim_whitespace(pc.fill_null(text, "") if text.null_count else text)
 
 
 def checksums(urls: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -83,7 +84,7 @@ def refuse_empty(column: pa.ChunkedArray, path: str, what: str) -> None:
         raise InputError(f"{path}: {count} rows without {what}, the first is row {first}", "fill or remove them")
 
 
-def resolved(source: Source, forms: list[Form]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def resolved(source: Source, forms: list[Form]) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """The ids and locations in the form, and below the prefix, in which most files of a sample are there.
 
     Where none is, the first form without a prefix.
@@ -101,6 +102,7 @@ def resolved(source: Source, forms: list[Form]) -> tuple[pa.ChunkedArray, pa.Chu
             if hits > most:
                 best, most = (i, prefix), hits
     ids, locations = made[best[0]]
+    del made
     return _within_root(source, ids, locations, best[1])
 
 
@@ -119,16 +121,17 @@ def _sample(column: pa.ChunkedArray) -> list[str]:
 
 def _within_root(
     source: Source, ids: pa.ChunkedArray, locations: pa.ChunkedArray, prefix: str
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Makes places below the root relative to it; others may be absolute only where the user gave no root.
 
     A location that equals its id is left out.
     """
     same = ids is locations
     root = remote.join(source.root, "")
-    locations = pc.if_else(pc.starts_with(locations, "./"), pc.utf8_slice_codeunits(locations, 2), locations)
-    below = pc.starts_with(locations, root)
-    locations = pc.if_else(below, pc.utf8_slice_codeunits(locations, len(root)), locations)
+    for start in ("./", root):
+        here = pc.starts_with(locations, start)
+        if pc.any(here).as_py():
+            locations = pc.if_else(here, pc.utf8_slice_codeunits(locations, len(start)), locations)
     outside = pc.match_substring_regex(locations, _ABSOLUTE)
     count = pc.sum(outside).as_py() or 0
     if count and source.root_given:
@@ -143,4 +146,6 @@ def _within_root(
         ids = plain
     if prefix:
         locations = pc.if_else(outside, locations, joined(prefix, locations))
+    if ids is locations:
+        return ids, None
     return ids, pc.if_else(pc.equal(ids, locations), pa.scalar(None, pa.string()), locations)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from regionvlp.errors import ShardError
+from regionvlp.extract import plan as plan_module
 from regionvlp.extract.plan import update_plan
 from regionvlp.extract.sources import listing
 from regionvlp.shards import PlanRow, PlanTable
@@ -58,8 +59,10 @@ def test_another_folder_of_videos_is_refused() -> None:
         update_plan(planned, videos("x", "y"), 2)
 
 
-def test_many_updates_agree_with_dictionaries() -> None:
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_many_updates_agree_with_dictionaries(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """Against an obvious oracle: a folder that grows and changes, planned again and again."""
+    monkeypatch.setattr(plan_module, "_AT_ONCE", at_once)
     random = np.random.default_rng(3)
     plan, folder = None, dict[str, int]()
     for _ in range(12):
