@@ -14,6 +14,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.bench_extract", "The detector, against the same network image by image."),
     "crash": ("regionvlp.pipelines.bench_crash", "Extractions killed at random moments and resumed."),
     "memory": ("regionvlp.pipelines.bench_memory", "An extraction's memory over thousands of clips."),
+    "rwa": ("regionvlp.pipelines.bench_rwa", "Region-word alignment, against the public form written out."),
 }
 
 

@@ -92,7 +92,7 @@ def region_word_loss(
         return _nce_both(rows_VT, rows_TV, settings, among.first)
     rows_VT = _sum(pair_scores(video, among.text, settings))
     if settings.local_loss == "kl_row":
-        return {"local_loss": _kl_row(rows_VT, settings.temperature, among.first)}
+        return {"local_loss": kl_row(rows_VT, settings.temperature, among.first)}
     if among.video is video and among.text is text:
         rows_TV = rows_VT.T
     else:
@@ -124,7 +124,7 @@ def _nce_both(rows_VT: Tensor, rows_TV: Tensor, settings: RegionWordSettings, fi
     }
 
 
-def _kl_row(score_VT: Tensor, temperature: float, first: int) -> Tensor:
+def kl_row(score_VT: Tensor, temperature: float, first: int) -> Tensor:
     """The public local loss: mean over videos of KL(softmax of the row || one-hot + 1e-6).
 
     Reversed against cross-entropy: it is bounded, and fades for pairs that the model finds hopeless.

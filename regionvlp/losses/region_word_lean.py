@@ -91,7 +91,9 @@ class _LeanScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         with full_precision(grads[0]):
-            d_regions, d_words = _gradients(*ctx.saved_tensors, ctx.settings, ctx.directions, grads)
+            regions, region_mask, words, word_mask = ctx.saved_tensors
+            sides = regions, region_mask, words, word_mask
+            d_regions, d_words = _gradients(*sides, ctx.settings, ctx.directions, grads)
         return d_regions, None, d_words, None, None, None
 
 
