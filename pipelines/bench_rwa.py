@@ -242,9 +242,9 @@ class _Watch:
         return time.perf_counter() - self._started
 
     def memory(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self._before
-        return _resident("VmHWM") - self._before
+        """Bytes; never less than a page, so that ratios exist where freed memory was enough."""
+        highest = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _resident("VmHWM")
+        return max(highest - self._before, resource.getpagesize())
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -33,7 +33,11 @@ def filip_scores(*, video: Encoded, text: Encoded) -> RegionWordScores:
 
     v2l is the mean over valid regions of the best cosine with a valid word, l2v the mean over valid words of the best
     with a valid region. An item without valid tokens scores 0 with zero gradient.
+
+    Raises:
+        InputError: widths differ, a side is empty, or a valid token is not finite.
     """
+    check_comparable(video, text)
     v2l_VT = _best_match(query=video, context=text)
     l2v_TV = _best_match(query=text, context=video)
     return RegionWordScores(v2l_VT, l2v_TV.T)
@@ -54,8 +58,12 @@ def filip_loss(
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
         temperature: of both contrasts.
         among: the candidates, where they are more than this batch (see :func:`candidates`).
+
+    Raises:
+        InputError: the two sides are not paired, or see :func:`filip_scores`.
     """
     among = among or candidates(video, text)
+    check_comparable(among.video, among.text)
     return {
         "local_v2l_loss": info_nce(_best_match(query=video, context=among.text), temperature, among.first),
         "local_l2v_loss": info_nce(_best_match(query=text, context=among.video), temperature, among.first),
@@ -68,7 +76,8 @@ def taco_token_loss(
     """``taco_token_loss``: each content word finds its video by the best of the video's regions.
 
     The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is
-    the weighted mean over all content words, 0 where there are none.
+    the weighted mean over all content words, 0 where there are none. A video without valid regions shows no word: its
+    best cosine counts as 0, with zero gradient.
 
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
@@ -77,36 +86,49 @@ def taco_token_loss(
         among: the candidates, where they are more than this batch (see :func:`candidates`).
 
     Raises:
-        InputError: ``word_weight`` has another shape than the words.
+        InputError: ``word_weight`` has another shape than the words, or a word's weight is negative or no number;
+            the two sides are not paired, their widths differ, or a valid token is not finite.
     """
     if word_weight.shape != text.mask.shape:
         shapes = f"{tuple(word_weight.shape)} for words {tuple(text.mask.shape)}"
         raise InputError(f"word_weight of shape {shapes}", "one weight per word, CLS left out")
-    check_comparable(video, text)
+    weight_BW = word_weight.masked_fill(~text.mask, 0)
+    if not (weight_BW.isfinite() & (weight_BW >= 0)).all():
+        raise InputError("word_weight holds negative, infinite or NaN weights", "weigh words by 0 or more")
     among = among or candidates(video, text)
+    check_comparable(among.video, among.text)
     with full_precision(text.tokens):
-        best_CQN = _best_context(unit_tokens(text), unit_tokens(among.video))
+        best_CQN = _best_context(unit_tokens(text), _answering(among.video))
     truth_B = torch.arange(among.first, among.first + len(text), device=best_CQN.device)
     truth_BW = truth_B[:, None].expand(-1, best_CQN.shape[2])
     surprise_BW = functional.cross_entropy(best_CQN.permute(1, 0, 2) / temperature, truth_BW, reduction="none")
-    weight_BW = word_weight.to(surprise_BW.dtype) * text.mask
+    weight_BW = weight_BW.to(surprise_BW.dtype)
     return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight_BW.sum().clamp_min(1e-8)}
 
 
 def taco_similarity(*, video: Encoded, text: Encoded) -> Tensor:
-    """[texts, videos]: mean over a caption's words, all alike, of the best cosine with a region (0 without words)."""
+    """[texts, videos]: mean over a caption's words, all alike, of the best cosine with a region (0 without words).
+
+    Raises:
+        InputError: see :func:`filip_scores`.
+    """
+    check_comparable(video, text)
     return _best_match(query=text, context=video)
 
 
 def _best_match(*, query: Encoded, context: Encoded) -> Tensor:
     """[Q, C]: mean over query tokens of the best cosine with a context token."""
-    check_comparable(query, context)
 
     def score(queries: UnitTokens, contexts: UnitTokens) -> Tensor:
         return masked_mean(_best_context(queries, contexts), queries.mask)
 
     with full_precision(query.tokens):
-        return in_blocks(score, unit_tokens(query), unit_tokens(context.pad_to(max(1, context.mask.shape[1]))))
+        return in_blocks(score, unit_tokens(query), _answering(context))
+
+
+def _answering(context: Encoded) -> UnitTokens:
+    """At least one token wide, since there is no best of none."""
+    return unit_tokens(context.pad_to(max(1, context.mask.shape[1])))
 
 
 def _best_context(query: UnitTokens, context: UnitTokens) -> Tensor:

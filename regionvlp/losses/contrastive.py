@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.losses.gather import Candidates, candidates
-from regionvlp.losses.token_pairs import check_comparable, full_precision, widen
+from regionvlp.losses.token_pairs import check_pooled, full_precision, widen
 from regionvlp.models.encoded import Encoded
 
 
@@ -29,7 +29,7 @@ def global_contrast(
         among: the candidates, where they are more than this batch (see :func:`candidates`).
 
     Raises:
-        InputError: widths differ, or the two sides are not paired.
+        InputError: widths differ, the two sides are not paired, or a vector is not finite.
     """
     among = among or candidates(video, text)
     text_rows = info_nce(global_similarity(video=among.video, text=text), temperature, among.first)
@@ -38,8 +38,12 @@ def global_contrast(
 
 
 def global_similarity(*, video: Encoded, text: Encoded) -> Tensor:
-    """[texts, videos]: cosine of the pooled vectors, norms floored at 1e-8."""
-    check_comparable(video, text)
+    """[texts, videos]: cosine of the pooled vectors, norms floored at 1e-8; a zero vector is similar to nothing (0).
+
+    Raises:
+        InputError: widths differ, a side is empty, or a vector is not finite.
+    """
+    check_pooled(video, text)
     with full_precision(video.pooled):
         text_TD = functional.normalize(widen(text.pooled), dim=-1, eps=1e-8)
         video_VD = functional.normalize(widen(video.pooled), dim=-1, eps=1e-8)

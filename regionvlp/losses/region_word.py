@@ -9,20 +9,23 @@ video and a caption, every region asks: *which words describe me?*
     agree    S_v2l = mean over regions of <r_n, alpha_n>
 
 and S_v2l of the true pair is contrasted with other captions by InfoNCE. The same with roles swapped gives S_l2v: every
-word asks for its regions, and the pair is contrasted with other videos. What is written once below, with *queries*
-that ask and *contexts* that answer, serves both.
+word asks for its regions, and the pair is contrasted with other videos. What is said of *queries* that ask and
+*contexts* that answer serves both.
 
-The attended vector alpha_n has D numbers for every region of every pair, B*B*N*D in all, and is never formed. Only
-its cosine with the query is wanted, and for weights w over unit contexts c_m
+The public code computes something else under the same name. With c_m the unit vectors of the contexts, q_n those of
+the queries and S the number of contexts:
 
-    <q, sum_m w_m c_m> = (sum_m w_m <q, c_m>) / sqrt(w' G w),    G_mk = <c_m, c_k>,
+    damp     b_mn = <c_m, q_n>, a tenth of it where negative
+    norm     e_mn = b_mn / |b_m.|: a word that every region likes is liked less by each
+    attend   p_n. = softmax over contexts of e_mn / temperature: 20 times sharper
+    focus    keep p_nm > 1/S, padding counted in S
+    agree    mean over queries of <q_n, sum of p_nm c_m> / |sum of p_nm c_m|, padding among the queries
 
-where the cosines <q, c_m> are at hand already and the Gram matrix G belongs to one context item, not to a pair.
+The two directions are added, and the sum is contrasted from video to captions only, by a reverse KL. Both forms are
+here, ``form: paper | public``; what counts as a token is a switch of its own. How all this is computed without B*B*N*D
+numbers, and how it is differentiated, :mod:`regionvlp.losses.region_word_lean` tells.
 
-The public code computes something else under the same name (its attention is sharper and normalised across queries,
-it counts padding, it has one score and another loss). Both forms are here, ``form: paper | public``.
-
-Shape letters: V videos of N regions, T captions of W words; Q query items of N tokens, C context items of M tokens.
+Shape letters: V videos, T captions.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ def region_word_scores(*, video: Encoded, text: Encoded, settings: RegionWordSet
         float32 (or float64 for float64 tokens).
 
     Raises:
-        InputError: widths differ, or a side is empty.
+        InputError: widths differ, a side is empty, or a token that is read is not finite. What stands in padding is
+            read only where ``query_mean`` or ``query_norm`` is padded.
     """
     return pair_scores(video, text, settings)
 
@@ -79,7 +83,7 @@ def region_word_loss(
         among: the candidates, where they are more than this batch (see :func:`candidates`).
 
     Raises:
-        InputError: widths differ, or the two sides are not paired.
+        InputError: the two sides are not paired, or see :func:`region_word_scores`.
     """
     among = among or candidates(video, text)
     if settings.form == "paper":
@@ -107,8 +111,11 @@ def pair_scores(
 
     Args:
         v2l, l2v: False for a score that nobody asks for; it is then left as zeros.
+
+    Raises:
+        InputError: see :func:`region_word_scores`.
     """
-    check_comparable(video, text)
+    check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
     with full_precision(video.tokens):
         return lean_scores(video, text, settings, v2l=v2l, l2v=l2v)
 

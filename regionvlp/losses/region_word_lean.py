@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
@@ -36,6 +35,7 @@ from regionvlp.models.encoded import Encoded
 _EPSILON = 1e-8  # what the public code adds to every norm
 _SLOPE = 0.1  # of the public code's LeakyReLU
 _LOG2_E = 1 / math.log(2)
+_STEEPEST = 40.0  # logits within this of 0 need no maximum subtracted: their powers of 2, and the sum, are float32
 
 # Tokens of the videos and of the captions in a tile: on a CPU what its caches hold, elsewhere what memory affords.
 _TILE_CPU = 480, 1024
@@ -88,8 +88,9 @@ class _LeanScores(torch.autograd.Function):
         return scores_VT[0], scores_VT[1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("region-word scores have no second derivative: leave create_graph off")
         with full_precision(grads[0]):
             regions, region_mask, words, word_mask = ctx.saved_tensors
             sides = regions, region_mask, words, word_mask
@@ -326,23 +327,28 @@ def _attend(
     """
     sharpened = None
     if settings.form == "paper":
+        steepest = _LOG2_E
         logit_CMQN = cosine_CMQN * _LOG2_E
     else:
         damped_CMQN = functional.leaky_relu(cosine_CMQN, _SLOPE)
         normed_CMQN = damped_CMQN if query.normed is None else damped_CMQN * query.normed
         norm_CMQ1 = torch.linalg.vector_norm(normed_CMQN, dim=-1, keepdim=True)
+        # What is divided by a norm that it is part of lies in [-1, 1].
+        steepest = _LOG2_E / settings.temperature if query.normed is None else math.inf
         factor_CMQ1 = 1 / settings.temperature / (norm_CMQ1 + _EPSILON)
         logit_CMQN = damped_CMQN * (factor_CMQ1 * _LOG2_E)
         sharpened = damped_CMQN, factor_CMQ1, norm_CMQ1
     if context.shut is not None:
         logit_CMQN += context.shut[:, :, None, None]
-    logit_CMQN -= logit_CMQN.amax(1, keepdim=True)
+    if not (settings.refine and steepest <= _STEEPEST):
+        logit_CMQN -= logit_CMQN.amax(1, keepdim=True)
     weight_CMQN = logit_CMQN.exp2_()  # on a CPU a good deal faster than exp
     if settings.refine:
-        # Focus: what is not above the average over the counted contexts becomes 0.
-        average_C1QN = weight_CMQN.sum(1, keepdim=True) / context.counted[:, None, None, None]
-        weight_CMQN /= average_C1QN
-        functional.threshold(weight_CMQN, 1, 0, inplace=True)
+        # Focus: what is not above the average over the counted contexts becomes 0. Equal weights are equal to their
+        # average, and rounding must not lift them above it.
+        per_average_C1QN = context.counted[:, None, None, None] / weight_CMQN.sum(1, keepdim=True)
+        weight_CMQN *= per_average_C1QN
+        functional.threshold(weight_CMQN, 1 + 8 * torch.finfo(weight_CMQN.dtype).eps, 0, inplace=True)
     if settings.form == "paper":
         # The paper reads the words as they are, long ones louder; cosines and Gram matrix here are of unit vectors.
         weight_CMQN *= context.length[:, :, None, None]

@@ -19,7 +19,7 @@ class RegionWordSettings(Config):
     """Which region-word alignment. The defaults are the paper's equations.
 
     Attributes:
-        form: ``paper`` or ``public``, see the top of the file and :func:`_public_weights`.
+        form: ``paper`` or ``public``, see :mod:`regionvlp.losses.region_word`.
         refine: whether to focus; off is the ablation of the paper's table 6.
         temperature: of the contrast; the public form also sharpens its attention by its inverse.
         threshold_count, query_mean, query_norm: whether the focusing threshold, the mean over queries and (public

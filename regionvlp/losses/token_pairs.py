@@ -89,13 +89,45 @@ def in_blocks(score: Callable[[UnitTokens, UnitTokens], Tensor], query: UnitToke
     return torch.cat(rows)
 
 
-def check_comparable(video: Encoded, text: Encoded) -> None:
-    """Raises InputError where the two sides are empty or do not live in one space."""
+def check_comparable(video: Encoded, text: Encoded, *, padding_too: bool = False) -> None:
+    """Refuses tokens that no loss can compare.
+
+    Args:
+        video, text: tokens [B, N, D] each.
+        padding_too: whether what stands in padding is read, too.
+
+    Raises:
+        InputError: a side is empty, their widths differ, or a token has no finite length: it holds NaN or infinity,
+            or numbers too large to be squared.
+    """
+    _check_sides(video, text)
+    for side, encoded in (("videos", video), ("captions", text)):
+        length = torch.linalg.vector_norm(widen(encoded.tokens.detach()), dim=-1)
+        _check_finite(length.isfinite() if padding_too else length.isfinite() | ~encoded.mask, f"tokens of {{}} {side}")
+
+
+def check_pooled(video: Encoded, text: Encoded) -> None:
+    """Refuses pooled vectors that cannot be compared; as :func:`check_comparable`."""
+    _check_sides(video, text)
+    for side, encoded in (("videos", video), ("captions", text)):
+        length = torch.linalg.vector_norm(widen(encoded.pooled.detach()), dim=-1)
+        _check_finite(length.isfinite()[:, None], f"pooled vectors of {{}} {side}")
+
+
+def _check_sides(video: Encoded, text: Encoded) -> None:
     if not len(video) or not len(text):
         raise InputError("nothing to compare: no videos or no captions in the batch", "give at least one of each")
     widths = video.tokens.shape[-1], text.tokens.shape[-1]
     if widths[0] != widths[1]:
         raise InputError(f"videos of width {widths[0]}, captions of width {widths[1]}", "use one joint width")
+
+
+def _check_finite(fine_BN: Tensor, what: str) -> None:
+    if not fine_BN.all():
+        bad = what.format(int((~fine_BN.all(1)).sum()))
+        raise InputError(
+            f"the {bad} hold NaN, infinite or huge numbers", "check the features; or the model has diverged"
+        )
 
 
 def widen(x: Tensor) -> Tensor:
