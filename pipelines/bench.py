@@ -12,6 +12,7 @@ from regionvlp.errors import RegionVLPError, nearest
 # name -> (module, one-line help); the module holds a click command named ``command``.
 BENCHES: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.bench_extract", "The detector, against the same network image by image."),
+    "shards": ("regionvlp.pipelines.bench_shards", "Writing and reading shards, against one npz per frame."),
     "crash": ("regionvlp.pipelines.bench_crash", "Extractions killed at random moments and resumed."),
     "memory": ("regionvlp.pipelines.bench_memory", "An extraction's memory over thousands of clips."),
     "rwa": ("regionvlp.pipelines.bench_rwa", "Region-word alignment, against the public form written out."),

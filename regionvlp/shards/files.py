@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -80,15 +81,16 @@ def remove_leftovers(folder: Path, target: str | None = None) -> list[Path]:
     return removed
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Flushes ``temporary`` to the disk and renames it to ``path``; after a power cut either is whole."""
-    flush(temporary)
+def publish(temporary: Path, path: Path, *, flushed: bool = False) -> None:
+    """Flushes ``temporary`` to the disk, unless it is, and renames it to ``path``; after a power cut either is."""
+    if not flushed:
+        flush(temporary)
     os.replace(temporary, path)
     _fsync_folder(path.parent)
 
 
-def publish_new(temporary: Path, path: Path) -> bool:
-    """Flushes ``temporary`` to the disk and gives it the name ``path`` as well, unless that is taken.
+def publish_new(temporary: Path, path: Path, *, flushed: bool = False) -> bool:
+    """Flushes ``temporary`` to the disk (unless it is) and gives it the name ``path`` as well, unless that is taken.
 
     Returns:
         False where ``path`` exists, which is then untouched.
@@ -96,7 +98,8 @@ def publish_new(temporary: Path, path: Path) -> bool:
     Raises:
         OSError: among others (``EPERM``, ``ENOTSUP``) where the file system has no hard links.
     """
-    flush(temporary)
+    if not flushed:
+        flush(temporary)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -202,6 +205,15 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file as hexadecimal digits, read once in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush_and_sum(path: Path) -> str:
+    """Flushes a file to the disk and returns its SHA-256: the processor sums while the disk writes."""
+    with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
+        flushing = pool.submit(flush, path)
+        digest = sha256_of(path)
+        flushing.result()
+    return digest
 
 
 def flush(path: Path) -> None:

@@ -30,19 +30,22 @@ from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import Column
 from regionvlp.shards.sink import Sink
 
+_GROWTH = 64  # rows that the data sets grow by
+
 
 class Hdf5Writer:
     """See :class:`regionvlp.shards.formats.DataWriter`. Holds the ids and one video at a time."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self._slots, self._small, self._features = manifest.frames, manifest.small_columns, manifest.features
+        self._slots, self._columns = manifest.frames, manifest.column.values()
+        self._small, self._features = manifest.small_columns, manifest.features
         self._ids: list[str] = []
         self._lengths: list[int] = []
         self._sink = Sink(path)
         # Newer than the oldest that HDF5 can write: its index of chunks is a third of the size and quicker to fill.
         self._file = h5py.File(path, "w", driver="fileobj", fileobj=self._sink, libver=("v110", "v110"))
         self._file.attrs["manifest"] = json.dumps(manifest.as_dict())
-        self._data = {column.name: self._create(column) for column in manifest.column.values()}
+        self._data = {column.name: self._create(column) for column in self._columns}
 
     def _create(self, column: Column) -> Any:
         data = self._file.create_dataset(
@@ -70,12 +73,14 @@ class Hdf5Writer:
 
     def _write(self, column: Column, row: int, slot: int, values: NDArray[Any]) -> None:
         data = self._data[column.name]
-        if slot == 0:
-            data.set_extent((row + 1, self._slots, *column.shape))
+        if slot == 0 and row % _GROWTH == 0:
+            data.set_extent((row + _GROWTH, self._slots, *column.shape))
         data.write_direct_chunk((row, slot, *(0 for _ in column.shape)), values)
 
     def close(self) -> None:
         with self._reporting():
+            for column in self._columns:
+                self._data[column.name].set_extent((len(self._ids), self._slots, *column.shape))
             self._file.create_dataset("video_id", data=self._ids, dtype=h5py.string_dtype())
             self._file.create_dataset("num_frames", data=np.array(self._lengths, "<i4"))
             self._file.close()

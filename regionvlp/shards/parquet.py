@@ -41,6 +41,7 @@ class ParquetWriter:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._manifest = manifest
         self._schema = _schema(manifest)
+        self._kinds = [_list_of(column) for column in manifest.small_columns]
         self._sink = Sink(path)
         self._writer = pq.ParquetWriter(
             self._sink,
@@ -54,11 +55,13 @@ class ParquetWriter:
     def add(self, video_id: str, columns: Mapping[str, NDArray[Any]]) -> None:
         features = columns["features"]
         arrays = [pa.array([video_id], pa.string()), pa.array([len(features)], pa.int32())]
-        for column in self._manifest.small_columns:
-            values = pa.array(columns[column.name].ravel(), pa.from_numpy_dtype(column.dtype))
-            offsets = pa.array([0, len(values)], pa.int32())
-            arrays.append(pa.ListArray.from_arrays(offsets, values, type=_list_of(column)))
-        ends = pa.py_buffer(np.array([0, self._manifest.features.frame_bytes], np.int32))
+        # Arrow's arrays are made around the memory as it lies: the ways that look at the values take longer than
+        # writing them.
+        for column, kind in zip(self._manifest.small_columns, self._kinds, strict=True):
+            values = columns[column.name]
+            inner = pa.Array.from_buffers(kind.value_type, values.size, [None, pa.py_buffer(values)])
+            arrays.append(pa.Array.from_buffers(kind, 1, [None, _ends(values.size)], children=[inner]))
+        ends = _ends(self._manifest.features.frame_bytes)
         for frame in features:
             arrays.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(frame)]))
         arrays += [pa.nulls(1, pa.binary())] * (self._manifest.frames - len(features))
@@ -131,6 +134,11 @@ def _schema(manifest: Manifest) -> pa.Schema:
     fields += [pa.field(column.name, _list_of(column), nullable=False) for column in manifest.small_columns]
     fields += [pa.field(name, pa.binary()) for name, _ in frame_columns]
     return pa.schema(fields, metadata={"manifest": json.dumps(manifest.as_dict()), "columns": json.dumps(described)})
+
+
+def _ends(size: int) -> pa.Buffer:
+    """The offsets of one list, or one piece of bytes, of ``size`` elements."""
+    return pa.py_buffer(np.array([0, size], np.int32))
 
 
 def _list_of(column: Column) -> pa.DataType:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_SMALL = 8192  # bytes
+
 
 class Sink:
     """A new file at ``path``, open for reading and writing; the methods are those that h5py and pyarrow ask of a file.
@@ -26,6 +28,8 @@ class Sink:
         self.error: BaseException | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         self._position = 0
+        self._waiting = bytearray()
+        self._waits_at = -1  # where in the file
         self._dropping = False
 
     @property
@@ -35,8 +39,12 @@ class Sink:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves to ``offset`` from the start, from here, or from the end of the file."""
-        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._descriptor).st_size}
-        self._position = bases[whence] + offset
+        if whence == os.SEEK_END:
+            self._write_waiting()
+            offset += os.fstat(self._descriptor).st_size
+        elif whence == os.SEEK_CUR:
+            offset += self._position
+        self._position = offset
         return self._position
 
     def tell(self) -> int:
@@ -44,20 +52,38 @@ class Sink:
         return self._position
 
     def write(self, data: memoryview | bytes) -> int:
-        """Writes all of ``data`` at the position, or drops it after an error."""
-        view = memoryview(data)
+        """Writes all of ``data`` at the position, or drops it after an error.
 
-        def write() -> None:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self._descriptor, view[done:], self._position + done)
-
-        self._attempt(write)
+        Small pieces wait for those that follow them in the file, and share a system call with them.
+        """
+        if len(data) > _SMALL:
+            self._write_waiting()
+            self._write_at(memoryview(data), self._position)
+        else:
+            if self._position != self._waits_at + len(self._waiting) or len(self._waiting) > 8 * _SMALL:
+                self._write_waiting()
+                self._waits_at = self._position
+            self._waiting += data
         self._position += len(data)
         return len(data)
 
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            pieces, self._waiting = self._waiting, bytearray()
+            self._write_at(memoryview(pieces), self._waits_at)
+        self._waits_at = -1
+
+    def _write_at(self, data: memoryview, place: int) -> None:
+        def write() -> None:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self._descriptor, data[done:], place + done)
+
+        self._attempt(write)
+
     def readinto(self, data: memoryview) -> int:
         """Fills ``data`` from the position; what was never written reads as zeros, as everywhere in HDF5."""
+        self._write_waiting()
         data[:] = bytes(len(data))
         self._attempt(lambda: os.preadv(self._descriptor, [data], self._position))
         self._position += len(data)
@@ -65,6 +91,7 @@ class Sink:
 
     def truncate(self, size: int) -> int:
         """Sets the size of the file."""
+        self._write_waiting()
         self._attempt(lambda: os.ftruncate(self._descriptor, size))
         return size
 
@@ -72,7 +99,9 @@ class Sink:
         """Nothing is held back here."""
 
     def close(self) -> None:
-        """Closes the file, also after an error; a second time does nothing."""
+        """Writes what waits and closes the file, also after an error; a second time does nothing."""
+        if not self.closed:
+            self._write_waiting()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             try:

@@ -21,6 +21,7 @@ from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.codec import stored_columns
 from regionvlp.shards.files import (
+    flush_and_sum,
     has_no_links,
     publish,
     publish_new,
@@ -133,7 +134,7 @@ class ShardWriter:
                 file=None if empty else self._path.name,
                 format=self._manifest.format,
                 bytes=0 if empty else self._temporary.stat().st_size,
-                sha256=None if empty else sha256_of(self._temporary),
+                sha256=None if empty else flush_and_sum(self._temporary),
                 videos=len(self._ids),
                 frames=self._frames,
                 regions=self._regions,
@@ -179,12 +180,12 @@ class ShardWriter:
         by_checksum = self._path.with_stem(f"{self._path.stem}-{receipt.sha256[:12]}")
         if self._replaces is None:
             try:
-                if publish_new(self._temporary, self._path) or self._lies_there(receipt):
+                if publish_new(self._temporary, self._path, flushed=True) or self._lies_there(receipt):
                     return self._path.name
             except OSError as error:
                 if not has_no_links(error):
                     raise
-        publish(self._temporary, by_checksum)
+        publish(self._temporary, by_checksum, flushed=True)
         return by_checksum.name
 
     def _lies_there(self, receipt: Receipt) -> bool:

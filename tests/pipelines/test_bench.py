@@ -43,6 +43,8 @@ def test_the_work_of_a_frame_is_the_published_one() -> None:
         (["extrct"], "did you mean 'extract'"),
         (["extract", "--size", "big"], "600x800"),
         (["nothing-like-it"], "extract"),
+        (["shards", "--dir", "/nowhere/at/all"], "no folder"),
+        (["shards", "--dtype", "float8"], "unknown feature dtype"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +52,22 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_bench_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    arguments = ["--videos", "2", "--regions", "3", "--dir", str(tmp_path), "--json", str(path)]
+    assert run(["bench", "shards", *arguments]) == 0
+    assert "hdf5_random_read" in capsys.readouterr().out
+    result = json.loads(path.read_text())
+    assert set(result) == {"device", "rows", "ratios"}
+    named = {f"{kind}_{what}" for kind in ("hdf5", "parquet") for what in ("random_read", "write")}
+    assert named | {f"{name}_vs_plain_npz" for name in named} <= set(result["ratios"])
+    values = {row["name"]: row["value"] for row in result["rows"]}
+    assert len(values) == len(result["rows"])
+    for kind in ("hdf5", "parquet", "npz", "plain_npz"):
+        for what in ("write", "bytes_per_frame", "random_read", "sequential_read", "random_read_cold"):
+            assert math.isfinite(values[f"{kind}_{what}"])
+            assert values[f"{kind}_{what}"] > 0
+    assert result["ratios"]["hdf5_write"] == pytest.approx(values["hdf5_write"] / values["npz_write"])
+    assert sorted(tmp_path.iterdir()) == [path], "nothing is left behind"

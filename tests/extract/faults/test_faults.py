@@ -101,6 +101,8 @@ def test_no_operation_escapes_the_shim(tmp_path: Path, videos: Path, form: str) 
     folder = f"{work}/whole-{form}"
     seen = []
     for line in (tmp_path / "trace").read_text().splitlines():
+        if re.match(r"\d+ +<\.\.\. ", line):
+            continue  # the end of a call into which another thread's came: its beginning tells all
         call, rest = re.fullmatch(r"\d+ +(\w+)(.*)", line).groups()  # type: ignore[union-attr]
         reading = call == "openat" and not re.search(r"O_WRONLY|O_RDWR|O_CREAT", rest)
         if reading or not re.search(rf"{re.escape(folder)}[/\">]", rest):
