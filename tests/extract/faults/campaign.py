@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import traceback
 import types
@@ -35,6 +36,7 @@ from regionvlp.video import pool as pool_module
 from regionvlp.video.decoded import DecodedVideo
 
 WIDTH = 8
+HUNG = 60  # seconds after which a run is ended by an alarm
 # What verify may say of a folder in which a run was broken off; anything else is damage.
 UNFINISHED = ("not done: planned", "data without a receipt", "left by a process", "missing, so nothing tells")
 
@@ -237,6 +239,7 @@ def _child(out: Path, arguments: list[str], fault: Fault | None, said: Path, log
     os.dup2(errors, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     log.unlink(missing_ok=True)
+    signal.alarm(HUNG)
     shim = Shim(out, fault)
     shim.install()
     code = cli.run(arguments)
