@@ -25,44 +25,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
+from faults.arithmetic import ArithmeticDetector
 from faults.shim import MODES, Fault, Shim
 from regionvlp.errors import RegionVLPError, VideoError
-from regionvlp.regions import FrameRegions
 from regionvlp.shards import open_shards, verify
 from regionvlp.shards.manifest import MANIFEST_NAME
 from regionvlp.video import pool as pool_module
 from regionvlp.video.decoded import DecodedVideo
 
-WIDTH = 8
 HUNG = 60  # seconds after which a run is ended by an alarm
 # What verify may say of a folder in which a run was broken off; anything else is damage.
 UNFINISHED = ("not done: planned", "data without a receipt", "left by a process", "missing, so nothing tells")
-
-
-class ArithmeticDetector:
-    """A detector that costs nothing and tells every picture from every other."""
-
-    max_batch = 4
-    feature_width = WIDTH
-
-    @classmethod
-    def load(cls, *args: object, **options: object) -> Self:
-        return cls()
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": "arithmetic"}
-
-    def detect(self, frames: Sequence[np.ndarray[Any, Any]]) -> list[FrameRegions]:
-        return [self._regions(frame) for frame in frames]
-
-    def _regions(self, frame: np.ndarray[Any, Any]) -> FrameRegions:
-        sums = frame.astype(np.int64).sum(axis=(0, 1))
-        features = (np.outer([1, 2], np.resize(sums, WIDTH)) % 97).astype(np.float32)
-        boxes = np.array([[0, 0, 4, 4], [1, 2, 8, 9]], np.float32)
-        ids = (sums[:2] % 1000).astype(np.int32)
-        return FrameRegions(features, boxes, np.array([0.9, 0.5], np.float32), ids, ids, np.zeros(2, np.float32))
 
 
 class PatientPool:
@@ -100,7 +73,7 @@ class PatientPool:
 
 
 def stand_in() -> None:
-    """Puts the two above in the places where a run looks for the real ones; before anything imports those."""
+    """Puts detector and pool in the places where a run looks for the real ones; before anything imports those."""
     module = types.ModuleType("regionvlp.extract.detector")
     module.RegionDetector = ArithmeticDetector  # type: ignore[attr-defined]
     sys.modules["regionvlp.extract.detector"] = module
