@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,9 @@ from regionvlp.shards.receipts import finished_shards
 # Each launcher as the commands that run at the same time, by what they are told besides.
 LAUNCHERS: dict[str, list[list[str]]] = {
     "inprocess": [[]],
+    "shared": [[], []],  # as two machines would share a folder
 }
+TOY = ("--detector", "toy", "--device", "cpu", "--set", "detector.batch=2")
 FORMATS = ("hdf5", "parquet")
 PHASES = ("start", "plan", "between", "shard", "publish", "end")
 VICTIMS = ("all", "main", "child")
@@ -81,15 +83,16 @@ class Ring:
     Args:
         folder: for everything; left as it is.
         server: starts the runs that are not cold.
+        options: what every run is told besides, such as its detector.
     """
 
-    def __init__(self, folder: Path, server: ForkServer) -> None:
-        self._folder, self._server = folder, server
+    def __init__(self, folder: Path, server: ForkServer, options: Sequence[str] = TOY) -> None:
+        self._folder, self._server, self._options = folder, server, options
         self._durations: dict[tuple[str, bool], float] = {}
         self._count = 0
         fabricate(folder / "videos")
 
-    def reference(self, form: str) -> Path:
+    def undisturbed(self, form: str) -> Path:
         """The folder of an undisturbed run."""
         out = self._folder / f"undisturbed-{form}"
         if not out.exists():
@@ -111,7 +114,7 @@ class Ring:
     def attack(self, launcher: str, cold: bool, rng: random.Random) -> Attack:
         """Kills and resumes one run. Its folder is kept where it has faults."""
         attack = Attack(launcher, rng.choice(FORMATS), cold)
-        reference, duration = self.reference(attack.form), self.duration(launcher, cold)
+        reference, duration = self.undisturbed(attack.form), self.duration(launcher, cold)
         out = self._new_folder()
         for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
             with self._started(out, launcher, attack.form, cold) as runs:
@@ -137,15 +140,15 @@ class Ring:
         alive = [run for run in runs if run.running()]
         if not alive:
             return None
+        children = [pid for run in alive for pid in descendants(run.pid)]
+        if victim == "child" and not children:
+            victim = "main"
         if victim == "all":
-            targets = [pid for run in alive for pid in (run.pid, *descendants(run.pid))]
+            targets = [*(run.pid for run in alive), *children]
         elif victim == "main":
             targets = [rng.choice(alive).pid]
         else:
-            targets = descendants(rng.choice(alive).pid)
-            if not targets:
-                return None
-            targets = [rng.choice(targets)]
+            targets = [rng.choice(children)]
         for pid in targets:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -190,9 +193,9 @@ class Ring:
 
     def _arguments(self, out: Path, form: str) -> list[str]:
         return [
-            *("extract", "--videos", str(self._folder / "videos"), "--out", str(out), "--detector", "toy"),
-            *("--device", "cpu", "--format", form, "--frames", "2", "--regions", "5"),
-            *("--shard-size", str(_SHARD_SIZE), "--set", "video.workers=1", "--set", "detector.batch=2"),
+            *("extract", "--videos", str(self._folder / "videos"), "--out", str(out), "--format", form),
+            *("--frames", "2", "--regions", "5", "--shard-size", str(_SHARD_SIZE), "--set", "video.workers=1"),
+            *self._options,
         ]
 
     def _new_folder(self) -> Path:

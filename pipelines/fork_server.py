@@ -15,10 +15,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-_IMPORTS = (
+IMPORTS = (
     "regionvlp.pipelines.extract",
     "regionvlp.extract.detector.detector",
     "regionvlp.extract.sources.folder",
@@ -30,10 +31,14 @@ _POLL = 0.002
 
 
 class ForkServer:
-    """The caller's side. Use it as a context manager; what it started and still runs is the caller's to end."""
+    """The caller's side. Use it as a context manager; what it started and still runs is the caller's to end.
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", "from regionvlp.pipelines.fork_server import serve; serve()"]
+    Args:
+        imports: modules that are imported once for all.
+    """
+
+    def __init__(self, imports: Sequence[str] = IMPORTS) -> None:
+        command = [sys.executable, "-c", "from regionvlp.pipelines.fork_server import serve; serve()", *imports]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, arguments: list[str], log: Path) -> int:
@@ -64,7 +69,7 @@ class ForkServer:
 
 def serve() -> None:
     """The server's side, until standard input ends."""
-    for name in _IMPORTS:
+    for name in sys.argv[1:]:
         importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)

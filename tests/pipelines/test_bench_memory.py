@@ -42,7 +42,7 @@ def test_a_slope_is_of_the_time_after_the_warm_up() -> None:
 
 
 def test_a_decoder_that_leaks_is_contained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips, recycle_after = 100, 10
+    clips, recycle_after = 40, 5
     monkeypatch.setattr(child, "_BOOT", child._BOOT.replace("main()", f"{LEAK} main()"))
     peaks, pids = [], []
     for after in (recycle_after, 10 * clips):

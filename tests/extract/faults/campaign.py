@@ -113,7 +113,8 @@ class Campaign:
     def arguments(self, out: Path) -> list[str]:
         return [
             *("extract", "--videos", str(self.videos), "--out", str(out), "--format", self.form),
-            *("--frames", "2", "--regions", "3", "--shard-size", "2", "--device", "cpu"),
+            *("--frames", "2", "--regions", "3", "--shard-size", "2"),
+            *("--set", "shards.dtype=float32"),  # halves would bring torch along
         ]
 
     def strike(self, faults: Sequence[Fault]) -> None:
