@@ -41,8 +41,8 @@ def _forms(table: Table) -> list[Form]:
         return [partial(_named, below, below), partial(_named, below, videos)]
     if path:
         own = table.column(names.IDS)
-        ids, places = _columns(table, own or path, path)
-        return [partial(_named, ids if own else places, places)]
+        *ids, places = _columns(table, *([own] if own else []), path)
+        return [partial(_named, ids[0] if ids else places, places)]
     if video:
         places = _column(table, video)
         return [partial(_named, places, places)]

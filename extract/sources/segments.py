@@ -37,7 +37,11 @@ _YOUTUBE = r"(?:[?&]v=|youtu\.be/|/shorts/|/embed/)(?P<id>[A-Za-z0-9_-]{11})"
 
 def is_segments(table: Table) -> bool:
     """Whether a table says which stretch of each file is meant."""
-    return bool(table.column(STARTS) and table.column(ENDS)) or table.column(PAIRS) is not None
+    if table.column(STARTS) and table.column(ENDS):
+        return True
+    # A column of this name may as well hold the day on which a clip was made.
+    pairs = table.column(PAIRS)
+    return pairs is not None and str(table.example(pairs)).lstrip().startswith("[")
 
 
 def scan(source: Source) -> pa.Table:

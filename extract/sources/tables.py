@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Collection, Sequence
 from typing import IO, Any
@@ -46,15 +47,18 @@ class Table:
     def __init__(self, path: str, known: Collection[str]) -> None:
         self.path, self._kind = path, path.lower().rpartition(".")[2]
         self._separator = "\t"
+        self._example: list[Any] = []
         self.has_header = True
         with self._open() as file:
             if self._kind == "parquet":
                 self._given = self._parse(lambda: list(pq.read_schema(file).names))
             elif self._kind == "jsonl":
-                self._types = self._first_types(file)
-                self._given = list(self._types)
+                first_object = self._first_object(file)
+                self._types = {name: pa.infer_type([value]) for name, value in first_object.items()}
+                self._given, self._example = list(first_object), list(first_object.values())
             else:
-                first = self._first_record(file)
+                first, *rest = self._first_records(file)
+                self._example = rest[0] if rest else []
                 self.has_header = any(name.strip().lower() in known for name in first)
                 self._given = first if self.has_header else [f"f{i}" for i in range(len(first))]
         self.names = [name.strip().lower() for name in self._given]
@@ -64,6 +68,15 @@ class Table:
     def column(self, choices: Sequence[str]) -> str | None:
         """The first of ``choices`` that is a column of the table."""
         return next((name for name in choices if name in self.names), None)
+
+    def example(self, name: str) -> Any:
+        """The first value of a column, as Python has it; None in an empty table."""
+        place = self.names.index(name)
+        if self._kind == "parquet":
+            with self._open() as file:
+                batches = pq.ParquetFile(file).iter_batches(1, columns=[self._given[place]])
+                return next((batch.column(0)[0].as_py() for batch in batches if len(batch)), None)
+        return self._example[place] if place < len(self._example) else None
 
     def read(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
         """The named columns, of text tables as text.
@@ -93,7 +106,7 @@ class Table:
             words = str(error).splitlines()[0]
             raise InputError(f"{self.path} cannot be read: {words}", "check the file") from None
 
-    def _first_record(self, file: IO[bytes]) -> list[str]:
+    def _first_records(self, file: IO[bytes]) -> list[list[str]]:
         raw = file.read(_HEAD)
         try:
             text = raw.decode("utf-8-sig") if len(raw) < _HEAD else raw[: raw.rfind(b"\n") + 1].decode("utf-8-sig")
@@ -101,7 +114,8 @@ class Table:
             raise InputError(f"{self.path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
         if self._kind == "csv":
             self._separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
-        first = next((row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._separator) if row), [])
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=self._separator)
+        first = list(itertools.islice((row for row in rows if row), 2))
         if not first:
             raise InputError(f"{self.path} is empty", "expected one video a row")
         return first
@@ -144,14 +158,14 @@ class Table:
         table = pa.Table.from_batches(batches, pa.schema([pa.field(name, pa.binary()) for name in given]))
         return table.cast(pa.schema([pa.field(name, pa.string()) for name in given]))
 
-    def _first_types(self, file: IO[bytes]) -> dict[str, pa.DataType]:
+    def _first_object(self, file: IO[bytes]) -> dict[str, Any]:
         try:
             first = json.loads(file.readline() or b"null")
         except ValueError:
             first = None
         if not isinstance(first, dict):
             raise InputError(f"{self.path}, line 1: not a JSON object", "expected one object a line")
-        return {name: pa.infer_type([value]) for name, value in first.items()}
+        return first
 
     def _read_json(self, file: IO[bytes], given: list[str]) -> pa.Table:
         schema = pa.schema([(name, self._types[name]) for name in given])

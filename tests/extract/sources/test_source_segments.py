@@ -101,6 +101,16 @@ def test_the_same_segment_twice_is_one(tmp_path: Path) -> None:
     assert segments(tmp_path / "t.csv") == {"a_1.000_2.000": ("a", 1.0, 2.0)}
 
 
+@pytest.mark.parametrize("value", ["2026-11-20 10:15:00", "", "17.5"])
+def test_a_column_of_dates_makes_no_segments(tmp_path: Path, value: str) -> None:
+    (tmp_path / "l.csv").write_text(f"path,timestamp\na.mp4,{value}\n")
+    assert open_source(tmp_path / "l.csv").kind == "list"
+    pq.write_table(pa.table({"path": ["a.mp4"], "timestamp": [value]}), tmp_path / "l.parquet")
+    assert open_source(tmp_path / "l.parquet").kind == "list"
+    (tmp_path / "l.jsonl").write_text(f'{{"path": "a.mp4", "timestamp": "{value}"}}\n')
+    assert open_source(tmp_path / "l.jsonl").kind == "list"
+
+
 def test_a_list_with_times_can_be_taken_whole(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("video_id,start time,end time\nvideo1,137.7,149.4\n")
     assert open_source(tmp_path / "t.csv", kind="list").scan().to_pylist()[0]["start"] is None
