@@ -30,11 +30,15 @@ Shape letters: V videos, T captions.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
+from regionvlp.errors import ConfigError
 from regionvlp.losses.contrastive import info_nce
 from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.region_word_fused import fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
 from regionvlp.losses.token_pairs import check_comparable, full_precision
@@ -107,17 +111,33 @@ def region_word_loss(
 def pair_scores(
     video: Encoded, text: Encoded, settings: RegionWordSettings, *, v2l: bool = True, l2v: bool = True
 ) -> RegionWordScores:
-    """Both scores of every pair, [videos, texts], by the fastest implementation that this device has.
+    """Both scores of every pair, [videos, texts], by the fastest implementation that suits device and dtype.
+
+    ``REGIONVLP_RWA=lean`` or ``fused`` in the environment takes the choice away (``auto`` leaves it).
 
     Args:
         v2l, l2v: False for a score that nobody asks for; it is then left as zeros.
 
     Raises:
         InputError: see :func:`region_word_scores`.
+        ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
     """
     check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
+    scores = fused_scores if _takes_fused(video, text) else lean_scores
     with full_precision(video.tokens):
-        return lean_scores(video, text, settings, v2l=v2l, l2v=l2v)
+        return scores(video, text, settings, v2l=v2l, l2v=l2v)
+
+
+def _takes_fused(video: Encoded, text: Encoded) -> bool:
+    form = os.environ.get("REGIONVLP_RWA", "auto")
+    if form == "auto":
+        return fused_is_better(video, text)
+    if form not in ("lean", "fused"):
+        raise ConfigError(f"REGIONVLP_RWA is {form!r}", "auto, lean or fused")
+    obstacle = fused_obstacle(video, text) if form == "fused" else None
+    if obstacle is not None:
+        raise ConfigError(f"REGIONVLP_RWA asks for the fused form: {obstacle}", "auto takes the lean form there")
+    return form == "fused"
 
 
 def _sum(scores: RegionWordScores) -> Tensor:

@@ -1,0 +1,174 @@
+"""The fused region-word alignment: in Triton's interpreter, compiled for Hopper without a GPU, and on a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from regionvlp.errors import ConfigError
+from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_loss
+from regionvlp.losses.region_word import pair_scores
+from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
+from regionvlp.losses.region_word_lean import lean_scores
+from regionvlp.models import Encoded
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+HOPPER_SHARED_MEMORY = 227 * 1024
+# Regions, words and width: pre-training, the public width of captions, fine-tuning on 8 frames, patches as regions.
+SHAPES = [
+    (30, 20, 256),
+    (30, 100, 256),
+    (240, 32, 256),
+    (240, 100, 256),
+    (784, 32, 256),
+    (784, 128, 256),
+    (240, 32, 512),
+]
+
+
+def side(items: int, tokens: int, seed: int, device: str = "cpu", width: int = 256) -> Encoded:
+    """Tokens as an encoder makes them: something in common, of many lengths, a fifth of them padding."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(items, tokens, width, generator=generator) + torch.randn(width, generator=generator)
+    vectors *= torch.rand(items, tokens, 1, generator=generator) + 0.5
+    mask = torch.rand(items, tokens, generator=generator) < 0.8
+    mask[:, 0] = True
+    vectors = vectors.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
+    return Encoded(vectors[:, 0], vectors.requires_grad_(), mask.to(device))
+
+
+@needs_triton
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_kernels_in_tritons_interpreter(which: str) -> None:
+    """Triton has to know before it is imported, hence the other process."""
+    file = Path(__file__).with_name("interpreted_region_word.py")
+    command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, str(file)]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_elsewhere_the_lean_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    video, text = side(2, 5, seed=1), side(2, 3, seed=2)
+    assert not fused_is_better(video, text)
+    obstacle = fused_obstacle(video, text)
+    assert obstacle is not None
+    settings = REGION_WORD_PRESETS["valid"]
+    lean = lean_scores(video, text, settings)
+    assert torch.equal(pair_scores(video, text, settings).v2l, lean.v2l)
+    monkeypatch.setenv("REGIONVLP_RWA", "fused")
+    with pytest.raises(ConfigError, match=re.escape(obstacle)):
+        pair_scores(video, text, settings)
+    monkeypatch.setenv("REGIONVLP_RWA", "quick")
+    with pytest.raises(ConfigError, match="quick"):
+        pair_scores(video, text, settings)
+
+
+def compiled(kernel: str, shape: tuple[int, int, int], settings: RegionWordSettings, folder: Path) -> dict[str, Any]:
+    """What a kernel takes of a Hopper multiprocessor: bytes of shared memory, registers and stack of a thread."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from regionvlp.losses import region_word_kernels
+
+    function = getattr(region_word_kernels, kernel)
+    plan = Plan.of(max(shape[:2]), min(shape[:2]), shape[2])
+    constants = {
+        "ROWS": plan.rows, "COLS": plan.cols, "WIDTH": plan.depth, "BLOCKS": plan.blocks, "GRAM": plan.gram,
+        "PUBLIC": settings.form == "public", "REFINE": settings.refine, "ROWS_ASK": True, "COLS_ASK": True,
+    }  # fmt: skip
+    types = dict.fromkeys(function.arg_names, "*fp32") | dict.fromkeys(constants, "constexpr") | {"sharpness": "fp32"}
+    types |= dict.fromkeys(("x", "y", "x_gram", "y_gram"), "*fp16")
+    types |= dict.fromkeys(("items", "rows", "cols", "width", "group"), "i32")
+    if kernel == "gradients_kernel":
+        types |= dict.fromkeys(("dots", "cols_read", "rows_read", "attended"), "*bf16")
+    aligned = ("x", "y", "y_gram", "dots", "cols_read", "rows_read", "attended", "width")
+    source = triton.compiler.ASTSource(
+        fn=function,
+        signature=types,
+        constexprs={(function.arg_names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(function.arg_names) if name in aligned},
+    )
+    options = {"num_warps": plan.warps, "num_stages": plan.stages}
+    binary = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    usage = {"shared": binary.metadata.shared}
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if tool.exists():
+        file = folder / "kernel.cubin"
+        file.write_bytes(binary.asm["cubin"])
+        found = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+        usage |= {name.lower(): int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", found)}
+    return usage
+
+
+@needs_triton
+@pytest.mark.parametrize("kernel", ["scores_kernel", "gradients_kernel"])
+@pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.slow), "valid"])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, marks=() if shape == (30, 20, 256) else pytest.mark.slow) for shape in SHAPES],
+    ids=str,
+)
+def test_the_kernels_compile_for_hopper_and_fit(
+    kernel: str, name: str, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("Triton is told to interpret")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    usage = compiled(kernel, shape, REGION_WORD_PRESETS[name], tmp_path)
+    planned = Plan.of(max(shape[:2]), min(shape[:2]), shape[2]).shared_memory
+    assert usage["shared"] <= planned <= HOPPER_SHARED_MEMORY
+    # A tile's worth of spilt registers is paid for in the first-level cache; more says that the plan is wrong.
+    assert usage.get("stack", 0) <= 2048
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", REGION_WORD_PRESETS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_on_a_gpu_scores_and_gradients_are_those_of_the_lean_form(name: str, shape: tuple[int, int, int]) -> None:
+    regions, words, width = shape
+    video, text = side(24, regions, 1, "cuda", width), side(40, words, 2, "cuda", width)
+    assert fused_is_better(video, text), fused_obstacle(video, text)
+    probe = torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(3)).cuda()
+    found, expected = [], []
+    for results, form, dtype in ((found, fused_scores, torch.bfloat16), (expected, lean_scores, torch.float64)):
+        scores = form(video.to(dtype), text.to(dtype), REGION_WORD_PRESETS[name])
+        loss = (scores.v2l * probe[0] + scores.l2v * probe[1]).sum()
+        results += [*scores, *torch.autograd.grad(loss, (video.tokens, text.tokens))]
+    for ours, theirs in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=5e-4)
+    for ours, theirs in zip(found[2:], expected[2:], strict=True):
+        assert ours.dtype is torch.bfloat16
+        assert (ours.double() - theirs.double()).norm() <= 2e-2 * theirs.double().norm()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_run_gives_the_same() -> None:
+    video, text = side(64, 240, 1, "cuda"), side(64, 32, 2, "cuda")
+    runs = []
+    for _ in range(3):
+        losses = region_word_loss(video=video, text=text, settings=REGION_WORD_PRESETS["valid"])
+        runs.append(torch.autograd.grad(sum(losses.values()), (video.tokens, text.tokens)))
+    for run in runs[1:]:
+        assert all(torch.equal(grad, first) for grad, first in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_thousand_videos_and_captions_take_less_than_a_gigabyte() -> None:
+    video, text = side(1024, 240, 1, "cuda"), side(1024, 32, 2, "cuda")
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    losses = region_word_loss(video=video, text=text, settings=REGION_WORD_PRESETS["valid"])
+    sum(losses.values()).backward()
+    assert torch.cuda.max_memory_allocated() - before < 1 << 30
+    assert video.tokens.grad.isfinite().all()
