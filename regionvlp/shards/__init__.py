@@ -3,9 +3,10 @@
 ::
 
     SHARDS/manifest.json            what all shards of the folder have in common
-    SHARDS/plan.parquet             which video belongs to which shard (imported sets have none)
+    SHARDS/plan.parquet             which video belongs to which shard (a set put together by hand has none)
     SHARDS/shard-00000.h5|.parquet  the data
     SHARDS/shard-00000.json         its receipt, written last: a shard without a receipt does not exist
+    SHARDS/set-aside/               bad files that were taken out; never read
     SHARDS/.claims/                 who is at work on what; there during an extraction only
 
 Everything is exported from here and imported on first use, so that ``import regionvlp.shards`` costs nothing.

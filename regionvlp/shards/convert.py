@@ -21,6 +21,7 @@ from regionvlp.shards.formats import format_of
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import read_plan, write_plan
 from regionvlp.shards.receipts import Receipt, read_receipts, receipt_path
+from regionvlp.shards.recovery import set_lost_aside
 from regionvlp.shards.writer import ShardWriter
 
 _LOSS = {
@@ -79,12 +80,13 @@ def convert(
     manifest = Manifest.create_or_check(out, target)
     _copy_plan(folder, out)
     receipts = list(read_receipts(folder))
-    left = [receipt for receipt in receipts if not receipt_path(out, receipt.shard).exists()]
-    on_plan(sum(receipt.videos for receipt in receipts), sum(receipt.videos for receipt in left))
     written = 0
     with Claims(out) as claims:
         claims.sweep()
         remove_leftovers(out)
+        set_lost_aside(out, claims)
+        left = [receipt for receipt in receipts if not receipt_path(out, receipt.shard).exists()]
+        on_plan(sum(receipt.videos for receipt in receipts), sum(receipt.videos for receipt in left))
         for receipt in left:
             claim = claims.take(claim_name(receipt.shard), of_videos=receipt.videos)
             if claim is None:

@@ -21,6 +21,7 @@ from regionvlp.shards.files import remove_leftovers
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import VIDEO_SCHEMA, PlanRow, PlanTable, read_plan, write_plan
 from regionvlp.shards.receipts import Failure, receipt_path
+from regionvlp.shards.recovery import set_lost_aside
 from regionvlp.shards.schema import check_regions
 from regionvlp.shards.writer import ShardWriter
 
@@ -102,6 +103,7 @@ def fill_shards(
     with Claims(folder) as claims:
         claims.sweep()
         remove_leftovers(folder)
+        set_lost_aside(folder, claims)
         todo = [number for number in plan.shards() if not receipt_path(folder, number).exists()]
         on_plan(len(plan), sum(len(plan.video_ids(number)) for number in todo))
         for number in todo:

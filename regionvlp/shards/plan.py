@@ -158,7 +158,7 @@ def write_plan(folder: Path, plan: PlanTable | Iterable[PlanRow]) -> None:
 
 
 def read_plan(folder: Path) -> PlanTable | None:
-    """Reads the plan of a folder, checksum included; None where the folder has no plan (an imported set).
+    """Reads the plan of a folder, checksum included; None where the folder has no plan.
 
     Raises:
         ShardError: the plan is damaged, or was written by a newer version.

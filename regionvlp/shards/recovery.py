@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from regionvlp.shards.claims import Claims, claim_name, folder_lock
-from regionvlp.shards.files import in_use, is_temporary, remove_leftovers
+from regionvlp.shards.files import in_use, is_temporary, remove_leftovers, set_aside
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.receipts import (
     Receipt,
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def set_lost_aside(folder: Path, claims: Claims) -> None:
-    """Has shards whose data file is gone or cut done again; what is left of them stays, under another name."""
+    """Has shards whose data file is gone or cut done again; what is left of them stays, in another place."""
     for number in lost_shards(folder):
         claim = claims.take(claim_name(number))
         if claim is None:
@@ -39,10 +39,7 @@ def set_lost_aside(folder: Path, claims: Claims) -> None:
             log.warning("shard %d is not what its receipt says; it is set aside and done again", number)
             for name in (receipt_path(folder, number).name, receipt.file):
                 if name and (folder / name).exists():
-                    aside = folder / f"set-aside-{name}"
-                    while aside.exists():  # an earlier loss of the same shard
-                        aside = aside.with_name(f"again-{aside.name}")
-                    (folder / name).rename(aside)
+                    set_aside(folder, name)
 
 
 def tidy(folder: Path, claims: Claims) -> None:

@@ -295,7 +295,7 @@ def test_a_shard_that_lost_its_data_is_done_again(videos: Path, tmp_path: Path, 
     assert contents(out) == before
     assert verify(out) == []
     if damage == "cut":  # nothing is thrown away
-        assert (out / "set-aside-shard-00001.h5").stat().st_size == 1000
+        assert (out / "set-aside" / "shard-00001.h5").stat().st_size == 1000
 
 
 def test_real_clips(sample_data: Path, tmp_path: Path) -> None:

@@ -316,3 +316,14 @@ def test_a_pickle_that_lies_about_its_array_reaches_no_memory() -> None:
 
     with pytest.raises(UnsafePickleError, match="objects"):
         load_plain(io.BytesIO(pickle.dumps(Lying())))
+
+
+def test_a_lost_shard_is_imported_again(public: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert import_npz(public, out, "--shard-size", "2") == 0
+    whole = (out / "shard-00001.h5").read_bytes()
+    os.truncate(out / "shard-00001.h5", 99)
+    assert import_npz(public, out) == 0
+    assert (out / "shard-00001.h5").read_bytes() == whole
+    assert (out / "set-aside" / "shard-00001.h5").stat().st_size == 99
+    assert verify(out, planned=True) == []
