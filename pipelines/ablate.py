@@ -32,7 +32,7 @@ TABLE, RECORD = "table.md", "ablation.json"
               help="What to vary: loss=global,filip,taco,rwa,rwa_no_refine,rwa_valid,rwa_public; frames= or regions=; "
                    "or any key, e.g. optim.lr=1e-4,3e-4. Several make a grid.")  # fmt: skip
 @click.option("--variants", "files", multiple=True, type=click.Path(path_type=Path),
-              help="A YAML file of variants of your own: a mapping of names to settings.")  # fmt: skip
+              help="A YAML file of variants: a mapping of names to settings, as in recipes.yaml.")  # fmt: skip
 @click.option("--seeds", default="3", show_default=True, metavar="N|A,B", help="How many, or which ones.")
 @click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key for all, e.g. train.epochs=2.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64),
@@ -56,7 +56,7 @@ def command(
     rwa_no_refine, rwa_valid (the public code's on valid tokens, contrasted both ways), rwa_public (exactly the public
     code's, captions padded to 100).
     """
-    variants = build_variants(overs, files)
+    variants = build_variants(overs, [find_config(path) for path in files])
     base = merge(read_yaml(find_config(config_path)), parse_assignments(assignments))
     planned = _plan(base, variants, _seeds(seeds), out.absolute(), str(config_path))
     console = console_for(json_path)

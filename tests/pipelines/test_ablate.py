@@ -201,10 +201,16 @@ def test_mistakes_are_one_line_and_start_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_shipped_configuration_is_valid() -> None:
-    for name in LOSS_NAMES:
-        (variant,) = build_variants([f"loss={name}"])
-        load_config(RunConfig, read_yaml(find_config(Path("toy_hard.yaml"))), variant.settings)
+def test_the_shipped_configurations_are_valid() -> None:
+    recipe = read_yaml(find_config(Path("toy_hard.yaml")))
+    variants = [
+        *build_variants([f"loss={','.join(LOSS_NAMES)}"]),
+        *build_variants([], [find_config(Path("recipes.yaml"))]),
+    ]
+    configs = {variant.name: load_config(RunConfig, recipe, variant.settings) for variant in variants}
+    assert configs["corrected"].loss == configs["rwa_valid"].loss
+    assert configs["public"].loss == configs["rwa_public"].loss
+    assert configs["public"].optim.lr_after_first_epoch == configs["corrected"].optim.lr
 
 
 @pytest.mark.slow
