@@ -87,8 +87,15 @@ def _rows_with_boxes(captions: Path, video_ids: list[str]) -> list[dict[str, Any
     if captions.suffix != ".jsonl":
         return []
     rows = [json.loads(line) for line in captions.read_text(encoding="utf-8").splitlines() if line.strip()]
-    known = all("objects" in row for row in rows) and [row["video_id"] for row in rows] == video_ids
+    known = all(_names_boxes(row) for row in rows) and [row["video_id"] for row in rows] == video_ids
     return rows if known else []
+
+
+def _names_boxes(row: dict[str, Any]) -> bool:
+    objects = row.get("objects")
+    return isinstance(objects, list) and all(
+        isinstance(thing, dict) and {"noun_span", "boxes"} <= thing.keys() for thing in objects
+    )
 
 
 def _objects(

@@ -180,6 +180,18 @@ def test_a_run_that_fails_leaves_the_others(recipe: Edit, tmp_path: Path, capsys
     assert list(record["summary"]) == ["model.video.frames=2"]
 
 
+def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (world / "videos/test.jsonl").read_text().splitlines()]
+    captions = tmp_path / "test.jsonl"
+    captions.write_text("".join(json.dumps({**row, "objects": ["a star"]}) + "\n" for row in rows))
+    source = f"{{captions: {captions}, shards: {world / 'shards'}}}"
+    arguments = ["--over", "loss=global", "--seeds", "1", "--set", f"eval.source={source}", *SHORT]
+    assert run(["ablate", "--config", str(recipe()), *arguments, "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out/ablation.json").read_text())
+    assert record["runs"]["global"]["0"]["grounding"] == {}
+    assert "pointing" not in (tmp_path / "out/table.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
