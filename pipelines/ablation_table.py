@@ -25,6 +25,8 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "MedR": ("t2v", "MedR"),
     "v2t R@1": ("v2t", "R1"),
     "pointing": ("grounding", "accuracy"),
+    "of ceiling": ("grounding", "ceiling"),
+    "centre": ("grounding", "centre"),
     "s/step": ("step_seconds",),
 }
 DECIDED = ("R@1", "pointing")  # what differences are looked for in

@@ -11,6 +11,9 @@ its box overlaps the true box with an intersection over union of 0.5 or more.
     ceiling  = share of cases in which any region of the frame hits: what the proposals allow
     chance   = mean over cases of the share of the frame's regions that hit: what pointing at random gives
 
+    centre   = share of cases in which the middle of the region pointed at lies in the true box, however loose the
+               region is: the pointing game (Zhang et al., 2016); ``centre_chance`` is what pointing at random gives
+
 A frame without regions is a case like any other, and misses. Objects whose noun was cut off by the tokenizer's maximum
 length have no word pieces; they are not cases, and are counted as ``nouns_cut_off``.
 """
@@ -49,11 +52,13 @@ class GroundedObject:
 
 
 class PointingAccuracy(TypedDict):
-    """``accuracy``, ``ceiling`` and ``chance`` in percent, and what was counted."""
+    """Shares in percent, as defined at the top of this file, and what was counted."""
 
     accuracy: float
     ceiling: float
     chance: float
+    centre: float
+    centre_chance: float
     cases: int
     objects: int
     nouns_cut_off: int
@@ -73,16 +78,18 @@ def pointing_accuracy(objects: Iterable[GroundedObject], min_overlap: float = MI
             cut_off += 1
             continue
         cases.append(_cases(thing, ~np.isnan(thing.true_boxes).any(axis=-1), min_overlap))
-    measured = np.concatenate(cases) if cases else np.zeros((0, 3))
+    measured = np.concatenate(cases) if cases else np.zeros((0, 5))
     if not len(measured):
         raise InputError(
             "no object of the captions is visible in any frame", "check boxes and nouns of the annotations"
         )
-    accuracy, ceiling, chance = (100 * float(value) for value in measured.mean(axis=0))
+    accuracy, ceiling, chance, centre, centre_chance = (100 * float(value) for value in measured.mean(axis=0))
     return {
         "accuracy": accuracy,
         "ceiling": ceiling,
         "chance": chance,
+        "centre": centre,
+        "centre_chance": centre_chance,
         "cases": len(measured),
         "objects": count,
         "nouns_cut_off": cut_off,
@@ -106,16 +113,32 @@ def overlaps(boxes: NDArray[np.floating], true_boxes: NDArray[np.floating]) -> N
     return overlap
 
 
+def contains_middle(boxes: NDArray[np.floating], true_boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """[F, R], whether the middle of a box [F, R, 4] lies in its frame's true box [F, 4]."""
+    middles, true = (boxes[..., :2] + boxes[..., 2:]) / 2, true_boxes[:, None]
+    inside: NDArray[np.bool_] = ((middles >= true[..., :2]) & (middles <= true[..., 2:])).all(axis=-1)
+    return inside
+
+
 def _cases(thing: GroundedObject, visible: NDArray[np.bool_], min_overlap: float) -> NDArray[np.float64]:
-    """[visible frames, 3]: hit by pointing, by any region, and the share of regions that hit."""
+    """[visible frames, 5]: hit by pointing, by any region, by what share of regions; the same of middles, but any."""
     mask = thing.region_mask[visible]
     scores = alignment(thing.words, thing.regions[visible])
     if np.isnan(scores[mask]).any():
         raise InputError("the tokens of a video or a caption hold NaN", "the model has diverged; take another")
-    hits = (overlaps(thing.boxes[visible], thing.true_boxes[visible]) >= min_overlap) & mask
+    boxes, true_boxes = thing.boxes[visible], thing.true_boxes[visible]
+    hits = (overlaps(boxes, true_boxes) >= min_overlap) & mask
+    middles = contains_middle(boxes, true_boxes) & mask
     scores = np.where(mask, scores, -np.inf)
     pointed = (scores == scores.max(axis=1, keepdims=True)) & mask
-    return np.stack([_share(hits, pointed), hits.any(axis=1), _share(hits, mask)], axis=1)
+    shares = [
+        _share(hits, pointed),
+        hits.any(axis=1),
+        _share(hits, mask),
+        _share(middles, pointed),
+        _share(middles, mask),
+    ]
+    return np.stack(shares, axis=1)
 
 
 def _share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> NDArray[np.float64]:

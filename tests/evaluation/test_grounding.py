@@ -35,33 +35,34 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((pictures[0] & pictures[1]).sum() / (pictures[0] | pictures[1]).sum())
 
 
-def slow(objects: list[GroundedObject]) -> tuple[float, float, float, int]:
+def slow(objects: list[GroundedObject]) -> tuple[list[float], int]:
     rows = []
     for thing in objects:
         for f, true in enumerate(thing.true_boxes):
             if np.isnan(true[0]):
                 continue
-            best, pointed, hits = -np.inf, False, []
+            best, pointed, hits, middles = -np.inf, (False, False), [], []
             for r in np.flatnonzero(thing.region_mask[f]):
                 region = thing.regions[f, r]
                 cosines = [w @ region / np.linalg.norm(w) / np.linalg.norm(region) for w in thing.words]
+                x1, y1, x2, y2 = thing.boxes[f, r]
                 hits.append(overlap(thing.boxes[f, r], true) >= 0.5)
+                middles.append(true[0] <= (x1 + x2) / 2 <= true[2] and true[1] <= (y1 + y2) / 2 <= true[3])
                 if np.mean(cosines) > best:
-                    best, pointed = float(np.mean(cosines)), hits[-1]
-            rows.append((pointed, any(hits), np.mean(hits) if hits else 0))
-    accuracy, ceiling, chance = 100 * np.mean(rows, axis=0)
-    return accuracy, ceiling, chance, len(rows)
+                    best, pointed = float(np.mean(cosines)), (hits[-1], middles[-1])
+            shares = [np.mean(values) if values else 0 for values in (hits, middles)]
+            rows.append((pointed[0], any(hits), shares[0], pointed[1], shares[1]))
+    return list(100 * np.mean(rows, axis=0)), len(rows)
 
 
 def test_against_loops() -> None:
     rng = np.random.default_rng(0)
     objects = [make(rng, words=int(rng.integers(1, 4))) for _ in range(80)]
     found = pointing_accuracy(objects)
-    accuracy, ceiling, chance, cases = slow(objects)
+    shares, cases = slow(objects)
     assert (found["cases"], found["objects"], found["nouns_cut_off"]) == (cases, 80, 0)
-    assert found["accuracy"] == pytest.approx(accuracy)
-    assert found["ceiling"] == pytest.approx(ceiling)
-    assert found["chance"] == pytest.approx(chance)
+    names = ("accuracy", "ceiling", "chance", "centre", "centre_chance")
+    assert [found[name] for name in names] == pytest.approx(shares)  # type: ignore[literal-required]
     assert 0 < found["chance"] < found["ceiling"] < 100
 
 
