@@ -51,6 +51,7 @@ class DataSettings(Config):
         pad_text: pad each batch to ``text_length`` (the public code does) instead of to its longest text.
         pairs: in training, one sample per video with one of its captions at random, or one per caption.
         sampling: how training draws frames; ``legacy`` is the public code's way.
+        in_memory: read every video once, before the first step, and keep it; for sets that memory holds.
     """
 
     sources: tuple[SourceSettings, ...] = ()
@@ -62,3 +63,4 @@ class DataSettings(Config):
     pad_text: bool = False
     pairs: Literal["per_video", "all"] = "per_video"
     sampling: Sampling = "default"
+    in_memory: bool = False

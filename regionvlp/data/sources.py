@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.settings import DataSettings, SourceSettings
 from regionvlp.data.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
+from regionvlp.regions import VideoRegions
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ def open_source(source: SourceSettings, settings: DataSettings, *, training: boo
     captions = load_captions(source.captions, format=source.format, split=source.split, queries=source.queries)
     shards = open_shards(source.shards)
     captions = resolve_videos(captions, shards.video_ids, allow_missing=source.allow_missing)
-    return RegionTextDataset(captions, shards, settings, training=training, seed=seed, frames=source.frames)
+    regions: Mapping[str, VideoRegions] = shards
+    if settings.in_memory:
+        regions = {video_id: shards[video_id] for video_id in {caption.video_id: None for caption in captions}}
+    return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames)
 
 
 def collate_for(settings: DataSettings, tokenizer: TextTokenizer) -> Collate:

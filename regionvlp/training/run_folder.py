@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "safetensors", "py
 MAY_DIFFER = frozenset(
     {
         *("train.epochs", "train.max_steps", "train.device", "train.workers", "train.keep", "train.log_every"),
-        *("train.save_every", "train.eval_every", "train.best_metric", "train.best_is"),
+        *("train.save_every", "train.eval_every", "train.best_metric", "train.best_is", "data.in_memory"),
     }
 )
 

@@ -18,7 +18,8 @@ import torch
 import yaml
 
 from regionvlp.checkpoints import load_checkpoint
-from regionvlp.config import validate
+from regionvlp.config import load_config, validate
+from regionvlp.data.sources import open_source
 from regionvlp.pipelines.cli import run
 from regionvlp.regions import VideoRegions
 from regionvlp.run_config import RunConfig
@@ -63,6 +64,19 @@ def test_pretrain_then_eval(
     arguments = ["--annotations", str(csv), "--shards", str(world / "shards"), "--json", str(tmp_path / "m.json")]
     assert run(["eval", "csv", "--checkpoint", "runs/tiny", *arguments]) == 0
     assert json.loads((tmp_path / "m.json").read_text())["gallery"] == 2
+
+
+def test_videos_kept_in_memory_give_the_same_samples(recipe: Edit, world: Path) -> None:
+    settings = load_config(RunConfig, yaml.safe_load(recipe().read_text())).data
+    kept = settings.model_copy(update={"in_memory": True})
+    read, held = (open_source(settings.sources[0], way, training=True, seed=3) for way in (settings, kept))
+    assert isinstance(held.videos.shards, dict)
+    for dataset in (read, held):
+        dataset.set_epoch(2)
+    assert len(read) == len(held) == 24
+    for one, other in zip((read[i] for i in range(24)), (held[i] for i in range(24)), strict=True):
+        assert one["caption"] == other["caption"]
+        assert all(torch.equal(one[key], other[key]) for key in ("features", "location", "region_mask"))
 
 
 def test_the_same_seed_gives_the_same_run_and_resume_goes_on(recipe: Edit, tmp_path: Path) -> None:
