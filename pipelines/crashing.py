@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from regionvlp.pipelines.fork_server import ForkServer
-from regionvlp.pipelines.processes import descendants
+from regionvlp.pipelines.processes import descendants, group_members
 from regionvlp.pipelines.toyworld import write_mp4
 from regionvlp.shards import Receipt, open_shards, read_receipts, verify
 from regionvlp.shards.files import is_temporary
@@ -40,8 +40,9 @@ FORMATS = ("hdf5", "parquet")
 PHASES = ("start", "plan", "between", "shard", "publish", "end")
 VICTIMS = ("all", "main", "child")
 ENDS_WITHIN = 300.0  # seconds; a resumed run that takes longer counts as hung
+NOTICED_WITHIN = 30.0
 _POLL = 0.001
-_CLIPS, _DAMAGED, _SHARD_SIZE = 12, 2, 2
+_CLIPS, _DAMAGED, _SHARD_SIZE = 8, 2, 2
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Ring:
         """The folder of an undisturbed run."""
         out = self._folder / f"undisturbed-{form}"
         if not out.exists():
-            with self._started(out, "inprocess", form, cold=False) as runs:
-                self._finish(runs)
+            with self._started() as start:
+                self._finish(start(out, "inprocess", form, False))
         return out
 
     def duration(self, launcher: str, cold: bool) -> float:
@@ -105,29 +106,35 @@ class Ring:
         if (launcher, cold) not in self._durations:
             out = self._new_folder()
             begun = time.monotonic()
-            with self._started(out, launcher, FORMATS[0], cold) as runs:
-                self._finish(runs)
+            with self._started() as start:
+                self._finish(start(out, launcher, FORMATS[0], cold))
             self._durations[launcher, cold] = time.monotonic() - begun
             shutil.rmtree(out)
         return self._durations[launcher, cold]
 
     def attack(self, launcher: str, cold: bool, rng: random.Random) -> Attack:
-        """Kills and resumes one run. Its folder is kept where it has faults."""
+        """Kills and resumes one run. Its folder is kept where it has faults.
+
+        What a kill leaves alive (the workers of a main process, say) may meet the run that resumes.
+        """
         attack = Attack(launcher, rng.choice(FORMATS), cold)
         reference, duration = self.undisturbed(attack.form), self.duration(launcher, cold)
         out = self._new_folder()
-        for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
-            with self._started(out, launcher, attack.form, cold) as runs:
+        with self._started() as start:
+            killed: list[_Run] = []
+            for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
+                runs = start(out, launcher, attack.form, cold)
                 kill = self._kill_one(out, runs, duration, rng)
                 if kill is not None:
                     attack.kills.append(kill)
-        try:
-            with self._started(out, launcher, attack.form, cold) as runs:
-                self._finish(runs)
-        except RunFailedError as error:
-            attack.faults.append(str(error))
-        else:
-            attack.faults += differences(reference, out)
+                killed += runs
+            try:
+                self._finish(start(out, launcher, attack.form, cold))
+            except RunFailedError as error:
+                attack.faults.append(str(error))
+            else:
+                attack.faults += [f"process {pid} outlives its parent" for pid in _orphans(killed)]
+                attack.faults += differences(reference, out)
         if not attack.faults:
             shutil.rmtree(out)
             out.with_suffix(".log").unlink()
@@ -180,13 +187,18 @@ class Ring:
                 raise RunFailedError(f"the last run {how}: {run.last_words()}")
 
     @contextmanager
-    def _started(self, out: Path, launcher: str, form: str, cold: bool) -> Iterator[list[_Run]]:
-        """The commands of a launcher, running; at the end nothing of them runs any more."""
-        runs = []
-        try:
+    def _started(self) -> Iterator[Callable[[Path, str, str, bool], list[_Run]]]:
+        """Yields what starts the commands of a launcher; in the end nothing runs any more that it started."""
+        runs: list[_Run] = []
+
+        def start(out: Path, launcher: str, form: str, cold: bool) -> list[_Run]:
+            log = out.with_suffix(".log")
             for extra in LAUNCHERS[launcher]:
-                runs.append(_Run(self._arguments(out, form) + extra, out.with_suffix(".log"), cold, self._server))
-            yield runs
+                runs.append(_Run([*self._arguments(out, form), *extra], log, cold, self._server))
+            return runs[-len(LAUNCHERS[launcher]) :]
+
+        try:
+            yield start
         finally:
             for run in runs:
                 run.end()
@@ -254,8 +266,16 @@ def _any_runs(runs: list[_Run]) -> bool:
     return any(run.running() for run in runs)
 
 
+def _orphans(runs: list[_Run]) -> list[int]:
+    """What is left of runs that were killed, after the time that it needs to notice."""
+    deadline = time.monotonic() + NOTICED_WITHIN
+    while (left := [pid for run in runs for pid in group_members(run.pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
 def fabricate(folder: Path) -> None:
-    """Writes a dozen small clips and two files that are none."""
+    """Writes eight small clips and two files that are none."""
     folder.mkdir(parents=True)
     for number in range(_CLIPS):
         patches = np.random.default_rng(number).integers(0, 256, (4, 6, 8, 3), dtype=np.uint8)

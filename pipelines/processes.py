@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from regionvlp.errors import InputError
@@ -18,13 +19,17 @@ def require_proc() -> None:
 def descendants(pid: int) -> list[int]:
     """Children of a process that run now, their children, and so on, each after its parent."""
     children: dict[int, list[int]] = defaultdict(list)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (parent := _parent_of(entry)):
-            children[parent].append(int(entry))
+    for child, (parent, _) in _running():
+        children[parent].append(child)
     found = [pid]
     for one in found:
         found += children[one]
     return found[1:]
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a group that run now, whoever their parents are by now."""
+    return [pid for pid, (_, theirs) in _running() if theirs == group]
 
 
 def resident_bytes(pid: int) -> int:
@@ -35,11 +40,15 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-def _parent_of(pid: str) -> int:
-    """Id of the parent; 0 where the process has ended, or waits for its parent to notice."""
-    try:
-        # The name in brackets may hold anything, brackets and blanks included.
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if state in "ZX" else int(parent)
+def _running() -> Iterator[tuple[int, tuple[int, int]]]:
+    """Every process with its parent and its group, but those that only wait for their parent to notice their end."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            # The name in brackets may hold anything, brackets and blanks included.
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] not in "ZX":
+            yield int(entry), (int(fields[1]), int(fields[2]))
