@@ -41,7 +41,7 @@ UNFINISHED = ("not done: planned", "data without a receipt", "left by a process"
 class PatientPool:
     """Stands for :class:`regionvlp.video.DecodePool`: decodes in this process, each file once for all forks."""
 
-    decoded: dict[Path, DecodedVideo | VideoError] = {}  # noqa: RUF012 - meant to be shared
+    decoded: dict[tuple[Path, int], DecodedVideo | VideoError] = {}  # noqa: RUF012 - meant to be shared
 
     def __init__(self, workers: int | None = None, **options: object) -> None:
         self.workers = 1
@@ -58,13 +58,14 @@ class PatientPool:
     def submit(self, path: Path, count: int, **stretch: object) -> Future[DecodedVideo]:
         from regionvlp.video import read_frames
 
-        if path not in self.decoded:
+        key = (path, path.stat().st_size)
+        if key not in self.decoded:
             try:
-                self.decoded[path] = read_frames(path, count)
+                self.decoded[key] = read_frames(path, count)
             except VideoError as error:
-                self.decoded[path] = error
+                self.decoded[key] = error
         future: Future[DecodedVideo] = Future()
-        result = self.decoded[path]
+        result = self.decoded[key]
         if isinstance(result, VideoError):
             future.set_exception(result)
         else:
@@ -98,22 +99,33 @@ class Campaign:
     form: str
     runs: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    before: Path | None = None
+    kept: frozenset[str] = frozenset()
 
     def undisturbed(self) -> list[str]:
         """Runs once without a fault, to compare with; returns the points."""
-        self.reference = self.work / f"whole-{self.form}"
+        reference = self.work / f"whole-{self.form}"
         in_this_process(self.arguments(self.work / f"warm-{self.form}"))
-        ended = run_forked(self.reference, self.arguments(self.reference), None)
+        if self.before is not None:
+            shutil.copytree(self.before, reference)
+        ended = run_forked(reference, self.arguments(reference), None)
         assert ended.code == 0, ended.errors
-        self.wanted = contents(self.reference)
-        self.wanted_ids = open_shards(self.reference).video_ids
+        self.wanted = contents(reference)
+        self.wanted_ids = open_shards(reference).video_ids
         self.points = ended.points
         return ended.points
+
+    def fail_and_mend(self, mended: str, by: str) -> None:
+        """Has every fault begin with a finished folder, in which the video ``mended`` failed; it now is as ``by``."""
+        before = self.work / f"before-{self.form}"
+        in_this_process(self.arguments(before))
+        shutil.copyfile(self.videos / by, self.videos / mended)
+        self.before, self.kept = before, frozenset(open_shards(before).video_ids)
 
     def arguments(self, out: Path) -> list[str]:
         return [
             *("extract", "--videos", str(self.videos), "--out", str(out), "--format", self.form),
-            *("--frames", "2", "--regions", "3", "--shard-size", "2"),
+            *("--frames", "2", "--regions", "3", "--shard-size", "2", "--set", "run.retry=all"),
             *("--set", "shards.dtype=float32"),  # halves would bring torch along
         ]
 
@@ -121,6 +133,8 @@ class Campaign:
         """Runs into one fault after the other in one folder, then to the end, and looks at what is there."""
         out = self.work / f"struck-{self.form}"
         shutil.rmtree(out, ignore_errors=True)
+        if self.before is not None:
+            shutil.copytree(self.before, out)
         about = f"{self.form}, " + ", then ".join(f"{f.mode} at {f.point} ({self.points[f.point]})" for f in faults)
         for fault in faults:
             ended = run_forked(out, self.arguments(out), fault)
@@ -155,6 +169,7 @@ class Campaign:
             self.broken.append(f"{about}: cannot be opened: {error}")
         else:
             self.broken += [f"{about}: holds {name!r}" for name in set(ids) - set(self.wanted_ids)]
+            self.broken += [f"{about}: lost {name!r}" for name in self.kept - set(ids)]
 
     def check_whole(self, about: str, out: Path) -> None:
         found = contents(out)
@@ -169,7 +184,8 @@ class Campaign:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What every file of a shard folder holds; receipts without times and without the digest over them."""
+    """What every file of a shard folder holds; receipts without times and the digest over them, failures without the
+    count of attempts, of which a run that is broken off may make one more."""
     found: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -177,6 +193,8 @@ def contents(folder: Path) -> dict[str, Any]:
             found[name] = "a folder"
         elif path.name.startswith("shard-") and path.suffix == ".json":
             receipt = json.loads(path.read_bytes())
+            for failure in receipt["failures"]:
+                del failure["attempt"]
             found[name] = {key: receipt[key] for key in receipt if key not in ("created", "timings", "digest")}
         else:
             found[name] = path.read_bytes()
@@ -240,11 +258,15 @@ def main() -> None:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--only-count", action="store_true")
+    parser.add_argument("--mend", nargs=2, metavar=("MENDED", "BY"))
     options = parser.parse_args()
     stand_in()
-    gc.freeze()  # forks share what is never touched again
-    campaign = Campaign(options.work, options.videos, options.format)
+    videos = Path(shutil.copytree(options.videos, options.work / "videos"))
+    campaign = Campaign(options.work, videos, options.format)
+    if options.mend:
+        campaign.fail_and_mend(*options.mend)
     points = campaign.undisturbed()
+    gc.freeze()  # forks share what is never touched again
     for fault in [] if options.only_count else chosen(points, options.sample):
         campaign.strike([fault])
     random_ = random.Random(5)

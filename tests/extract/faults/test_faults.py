@@ -20,6 +20,7 @@ from faults.shim import MODES, plain_name
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the shim asks /proc for open files")
 FORMATS = ("hdf5", "parquet")
+MEND = ("--mend", "d.mp4", "b.mp4")  # d failed, is as b is now, and is tried again
 # What the kernel calls the operations of the shim; reading and closing are left out.
 CALLS = {
     "open": "open openat creat",
@@ -76,13 +77,22 @@ def test_a_fault_at_the_ends_of_every_kind_of_operation(tmp_path: Path, videos: 
     }
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_fault_while_a_failed_video_is_tried_again(tmp_path: Path, videos: Path, form: str) -> None:
+    result = run(command(tmp_path / "work", videos, form, "--sample", str(FORMATS.index(form)), *MEND))
+    assert result["broken"] == []
+    assert set(result["runs"]) == set(MODES)
+    assert any(re.fullmatch(r"rename shard-00001-[0-9a-f]{12}\..*", point) for point in result["points"])
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("scenario", [(), MEND], ids=["new", "again"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_fault_at_every_operation(
-    tmp_path: Path, videos: Path, form: str, record_property: Callable[[str, object], None]
+    tmp_path: Path, videos: Path, form: str, scenario: tuple[str, ...], record_property: Callable[[str, object], None]
 ) -> None:
     """All of them, and a hundred pairs: the run that mends the first fault meets the second."""
-    result = run(command(tmp_path / "work", videos, form, "--pairs", "100"))
+    result = run(command(tmp_path / "work", videos, form, "--pairs", "100", *scenario))
     assert result["broken"] == []
     assert sum(result["runs"].values()) == len(MODES) * len(result["points"]) + 200
     record_property("points", len(result["points"]))
