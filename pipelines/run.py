@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from regionvlp.evaluation.retrieval import run_retrieval
 from regionvlp.models.inflation import fit_regions, inflate_frames
 from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest
-from regionvlp.tasks import Task, build_task
+from regionvlp.tasks import WORD_WEIGHT, Task, build_task
 from regionvlp.training.distributed import World, close_world, open_world
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
@@ -50,10 +51,16 @@ class Prepared:
     detector: Mapping[str, Any]
     task: Task
 
-    @property
+    @cached_property
     def collate(self) -> Collate:
-        """Makes batches of samples."""
-        return collate_for(self.config.data, self.tokenizer)
+        """Makes batches of samples.
+
+        Raises:
+            InputError: the configuration asks for nouns and verbs, and there is no tagger to find them.
+        """
+        weigh = WORD_WEIGHT in self.task.batch_keys
+        captions = [caption for dataset in self.datasets for caption in dataset.captions] if weigh else []
+        return collate_for(self.config.data, self.tokenizer, captions)
 
 
 def prepare(config: RunConfig) -> Prepared:

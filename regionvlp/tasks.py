@@ -31,6 +31,7 @@ from regionvlp.losses.gather import Negatives
 from regionvlp.models import DualEncoder, DualEncoderSettings, Encoded, build_dual_encoder
 
 ModelSettings = DualEncoderSettings
+WORD_WEIGHT = "word_weight"  # the batch key
 
 
 class LossSettings(Config):
@@ -39,8 +40,10 @@ class LossSettings(Config):
     Attributes:
         use_global: contrast of pooled vectors. Alone it is the paper's *Base* model.
         use_local: contrast of tokens.
-        local: which one: ``region_word`` alignment, ``filip``, or ``taco``, whose words weigh what the batch's
-            ``word_weight`` says, or all the same where it has none.
+        local: which one: ``region_word`` alignment, ``filip``, or ``taco``.
+        word_weight: what ``taco`` weighs words by: ``equal``, or ``idf``, the inverse document frequency of nouns and
+            verbs in the training captions and 0 for other words (as TACo does; finding them needs a tagger, see
+            :mod:`regionvlp.data.content_words`).
         temperature: of the global contrast, ``filip`` and ``taco``; ``region_word`` has its own.
         negatives: from this process's batch (``local``, as published) or from all processes (``global``).
         region_word: settings of the alignment.
@@ -49,6 +52,7 @@ class LossSettings(Config):
     use_global: bool = True
     use_local: bool = True
     local: Literal["region_word", "filip", "taco"] = "region_word"
+    word_weight: Literal["equal", "idf"] = "equal"
     temperature: float = Field(default=0.05, gt=0)
     negatives: Negatives = "local"
     region_word: RegionWordSettings = RegionWordSettings()
@@ -94,10 +98,11 @@ class Task(nn.Module, ABC):
 class DemoVLP(Task):
     """Regions against words, as wholes and piece by piece: global contrast + region-word alignment."""
 
-    batch_keys = DualEncoder.video_keys + DualEncoder.text_keys
-
     def __init__(self, model: DualEncoder, losses: LossSettings) -> None:
         super().__init__()
+        self.batch_keys = DualEncoder.video_keys + DualEncoder.text_keys
+        if losses.use_local and losses.local == "taco" and losses.word_weight == "idf":
+            self.batch_keys += (WORD_WEIGHT,)
         self.model = model
         self.losses = losses
 
@@ -114,7 +119,7 @@ class DemoVLP(Task):
         if settings.use_local and settings.local == "filip":
             scalars |= filip_loss(video=video, text=text, temperature=settings.temperature, among=among)
         if settings.use_local and settings.local == "taco":
-            weight = batch.get("word_weight", text.mask)
+            weight = batch[WORD_WEIGHT] if settings.word_weight == "idf" else text.mask
             scalars |= taco_token_loss(
                 video=video, text=text, word_weight=weight, temperature=settings.temperature, among=among
             )

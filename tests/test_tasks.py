@@ -82,15 +82,6 @@ def test_similarity_adds_the_parts_in_use_with_texts_as_rows() -> None:
     assert torch.equal(small(local="taco").similarity(video, text), whole + taco)
 
 
-def test_the_words_of_taco_weigh_alike_unless_told_otherwise() -> None:
-    task, given = small(local="taco"), batch()
-    words = torch.ones(3, 5)
-    plain = task(given)["taco_token_loss"]
-    assert torch.equal(task({**given, "word_weight": words})["taco_token_loss"], plain)
-    words[:, 1:] = 0
-    assert not torch.isclose(task({**given, "word_weight": words})["taco_token_loss"], plain)
-
-
 def test_the_same_seed_builds_the_same_task() -> None:
     for one, other in zip(small().parameters(), small().parameters(), strict=True):
         assert torch.equal(one, other)
@@ -116,3 +107,15 @@ def test_users_mistakes() -> None:
         load_config(LossSettings, {"use_global": False, "use_local": False})
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
         load_config(LossSettings, {"temprature": 0.1})
+
+
+def test_weights_of_words_are_read_where_they_are_asked_for() -> None:
+    equal, weighed = small(local="taco"), small(local="taco", word_weight="idf")
+    assert set(weighed.batch_keys) - set(equal.batch_keys) == {"word_weight"}
+    weights = torch.zeros(3, 5)
+    weights[:, 1] = 2.0
+    with torch.no_grad():
+        found, plain = weighed({**batch(), "word_weight": weights}), equal(batch())
+        ones = weighed({**batch(), "word_weight": torch.ones(3, 5)})
+    assert found["taco_token_loss"] != plain["taco_token_loss"]
+    assert torch.equal(ones["taco_token_loss"], plain["taco_token_loss"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypedDict, runtime_checkable
+from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from regionvlp.data.captions import EXAMPLES, Caption
+from regionvlp.data.content_words import ContentWords, WordWeights
 from regionvlp.data.sampling import Sampling, choose_frames
 from regionvlp.data.settings import DataSettings
 from regionvlp.data.tokenizer import TextTokenizer
@@ -50,11 +51,15 @@ class VideoBatch(TypedDict):
 
 
 class TextBatch(TypedDict):
-    """B texts: ``input_ids`` [B, L] int64, ``attention_mask`` [B, L] bool (True = a token)."""
+    """B texts: ``input_ids`` [B, L] int64, ``attention_mask`` [B, L] bool (True = a token).
+
+    ``word_weight`` [B, L - 1] float32, of the tokens after ``[CLS]``, where weights were asked for.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     caption: list[str]
+    word_weight: NotRequired[Tensor]
 
 
 class Batch(VideoBatch, TextBatch):
@@ -231,10 +236,20 @@ class Collate:
         tokenizer: for the captions.
         max_length: at most so many tokens per text.
         pad_to: L; by default the longest text of a batch decides.
+        select: leaves nothing but the nouns and verbs of a caption; None for whole captions.
+        weights: of the words; without, a batch has no ``word_weight``.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, max_length: int, pad_to: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        max_length: int,
+        pad_to: int | None = None,
+        select: ContentWords | None = None,
+        weights: WordWeights | None = None,
+    ) -> None:
         self.tokenizer, self.max_length, self.pad_to = tokenizer, max_length, pad_to
+        self.select, self.weights = select, weights
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         texts = self.texts([sample["caption"] for sample in samples])
@@ -251,12 +266,17 @@ class Collate:
 
     def texts(self, captions: Sequence[str]) -> TextBatch:
         """The batch without its videos."""
-        encoded = self.tokenizer.encode(captions, self.max_length, self.pad_to)
-        return {
+        read = [self.select.select(caption) for caption in captions] if self.select else captions
+        encoded = self.tokenizer.encode(read, self.max_length, self.pad_to)
+        batch: TextBatch = {
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
             "caption": list(captions),
         }
+        if self.weights is not None:
+            width = encoded["input_ids"].shape[1]
+            batch["word_weight"] = self.weights(read, self.tokenizer, self.max_length, width)
+        return batch
 
 
 def _stack(samples: Sequence[VideoSample], key: Literal["features", "location", "region_mask"]) -> Tensor:

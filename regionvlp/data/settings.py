@@ -49,6 +49,8 @@ class DataSettings(Config):
             in the public code, whose region-word score is a mean over padded slots as well.
         text_length: at most so many tokens, the two special ones included.
         pad_text: pad each batch to ``text_length`` (the public code does) instead of to its longest text.
+        words: ``all`` words of a caption, or only its ``nouns_and_verbs`` (DemoVLP's select-token ablation; needs the
+            tagger of :mod:`regionvlp.data.content_words`).
         pairs: in training, one sample per video with one of its captions at random, or one per caption.
         sampling: how training draws frames; ``legacy`` is the public code's way.
         in_memory: read every video once, before the first step, and keep it; for sets that memory holds.
@@ -61,6 +63,7 @@ class DataSettings(Config):
     padding: Literal["zeros", "edge"] = "zeros"
     text_length: int = Field(default=100, ge=3, le=512)
     pad_text: bool = False
+    words: Literal["all", "nouns_and_verbs"] = "all"
     pairs: Literal["per_video", "all"] = "per_video"
     sampling: Sampling = "default"
     in_memory: bool = False

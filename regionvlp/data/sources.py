@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
+from regionvlp.data.content_words import ContentWords, WordWeights
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.settings import DataSettings, SourceSettings
 from regionvlp.data.tokenizer import TextTokenizer
@@ -37,9 +38,25 @@ def open_source(source: SourceSettings, settings: DataSettings, *, training: boo
     return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames)
 
 
-def collate_for(settings: DataSettings, tokenizer: TextTokenizer) -> Collate:
-    """The collate function that the settings describe."""
-    return Collate(tokenizer, settings.text_length, settings.text_length if settings.pad_text else None)
+def collate_for(settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = ()) -> Collate:
+    """The collate function that the settings describe.
+
+    Args:
+        settings, tokenizer: of the run.
+        weigh_by: captions by whose frequencies words are weighed; without any, batches hold no weights.
+
+    Raises:
+        InputError: nouns and verbs are asked for, and there is no tagger to find them.
+    """
+    selecting = settings.words == "nouns_and_verbs"
+    content = ContentWords() if weigh_by or selecting else None
+    return Collate(
+        tokenizer,
+        settings.text_length,
+        settings.text_length if settings.pad_text else None,
+        content if selecting else None,
+        WordWeights((caption.caption for caption in weigh_by), content) if content and weigh_by else None,
+    )
 
 
 def check_script(captions: Sequence[Caption], tokenizer: TextTokenizer) -> None:
