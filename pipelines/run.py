@@ -60,7 +60,9 @@ class Prepared:
         """
         weigh = WORD_WEIGHT in self.task.batch_keys
         captions = [caption for dataset in self.datasets for caption in dataset.captions] if weigh else []
-        return collate_for(self.config.data, self.tokenizer, captions)
+        loss = self.config.loss
+        padding_counts = loss.use_local and loss.local == "region_word" and loss.region_word.counts_padding
+        return collate_for(self.config.data, self.tokenizer, captions, trim=not padding_counts)
 
 
 def prepare(config: RunConfig) -> Prepared:

@@ -119,3 +119,14 @@ def test_weights_of_words_are_read_where_they_are_asked_for() -> None:
         ones = weighed({**batch(), "word_weight": torch.ones(3, 5)})
     assert found["taco_token_loss"] != plain["taco_token_loss"]
     assert torch.equal(ones["taco_token_loss"], plain["taco_token_loss"])
+
+
+@pytest.mark.parametrize("losses", [{}, {"local": "filip"}, {"local": "taco"}, {"region_word": {"form": "public"}}])
+def test_padded_slots_change_nothing(losses: dict[str, Any]) -> None:
+    given = batch()
+    given["region_mask"][:, :, 3] = False
+    cut = {key: given[key][:, :, :3] for key in ("features", "location", "region_mask")}
+    with torch.no_grad():
+        whole, trimmed = small(**losses)(given), small(**losses)({**given, **cut})
+    for name, value in whole.items():
+        torch.testing.assert_close(trimmed[name], value)

@@ -229,6 +229,10 @@ class RegionTextDataset(Dataset[Sample]):
         return {**video, "caption": caption.caption, "caption_id": caption.caption_id}
 
 
+_ByRegion = Literal["features", "location", "region_mask"]
+_BY_REGION: tuple[_ByRegion, ...] = ("features", "location", "region_mask")
+
+
 class Collate:
     """Makes batches of samples; all of it can be handed to a loader's workers.
 
@@ -238,6 +242,7 @@ class Collate:
         pad_to: L; by default the longest text of a batch decides.
         select: leaves nothing but the nouns and verbs of a caption; None for whole captions.
         weights: of the words; without, a batch has no ``word_weight``.
+        trim: leave out the region slots that are padding throughout a training batch.
     """
 
     def __init__(
@@ -247,13 +252,20 @@ class Collate:
         pad_to: int | None = None,
         select: ContentWords | None = None,
         weights: WordWeights | None = None,
+        trim: bool = False,
     ) -> None:
         self.tokenizer, self.max_length, self.pad_to = tokenizer, max_length, pad_to
-        self.select, self.weights = select, weights
+        self.select, self.weights, self.trim = select, weights, trim
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         texts = self.texts([sample["caption"] for sample in samples])
-        return {**self.videos(samples), **texts, "caption_id": [sample["caption_id"] for sample in samples]}
+        videos = self.videos(samples)
+        if self.trim:
+            # Real regions come first in every frame. One slot stays, so that a batch without any keeps its shape.
+            slots = max(1, int(videos["region_mask"].sum(-1).max()))
+            for key in _BY_REGION:
+                videos[key] = videos[key][:, :, :slots]
+        return {**videos, **texts, "caption_id": [sample["caption_id"] for sample in samples]}
 
     def videos(self, samples: Sequence[VideoSample]) -> VideoBatch:
         """The batch without its texts."""
@@ -279,7 +291,7 @@ class Collate:
         return batch
 
 
-def _stack(samples: Sequence[VideoSample], key: Literal["features", "location", "region_mask"]) -> Tensor:
+def _stack(samples: Sequence[VideoSample], key: _ByRegion) -> Tensor:
     return torch.stack([sample[key] for sample in samples])
 
 

@@ -38,12 +38,15 @@ def open_source(source: SourceSettings, settings: DataSettings, *, training: boo
     return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames)
 
 
-def collate_for(settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = ()) -> Collate:
+def collate_for(
+    settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = (), *, trim: bool = False
+) -> Collate:
     """The collate function that the settings describe.
 
     Args:
         settings, tokenizer: of the run.
         weigh_by: captions by whose frequencies words are weighed; without any, batches hold no weights.
+        trim: leave out region slots that are padding throughout a training batch, where no loss counts them.
 
     Raises:
         InputError: nouns and verbs are asked for, and there is no tagger to find them.
@@ -56,6 +59,7 @@ def collate_for(settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequ
         settings.text_length if settings.pad_text else None,
         content if selecting else None,
         WordWeights((caption.caption for caption in weigh_by), content) if content and weigh_by else None,
+        trim,
     )
 
 

@@ -37,9 +37,14 @@ class RegionWordSettings(Config):
     query_norm: Counted = "valid"
     local_loss: Literal["nce_both", "kl_row"] = "nce_both"
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether scores depend on the widths that a batch was padded to."""
+        return "padded" in (self.threshold_count, self.query_mean, self.query_norm)
+
     @model_validator(mode="after")
     def _paper_is_one_thing(self) -> RegionWordSettings:
-        if self.form == "paper" and "padded" in (self.threshold_count, self.query_mean, self.query_norm):
+        if self.form == "paper" and self.counts_padding:
             raise ValueError("the paper form counts valid tokens only; 'padded' needs form 'public'")
         if self.form == "paper" and self.local_loss == "kl_row":
             raise ValueError("the paper form has two scores and local_loss 'nce_both'; 'kl_row' needs form 'public'")

@@ -133,6 +133,20 @@ def test_values_that_are_no_numbers_name_the_video(shards: dict[str, VideoRegion
         RegionVideos(shards, ["b.mp4"], settings(frames=2))[0]
 
 
+def test_slots_that_are_padding_throughout_a_batch_are_left_out(shards: dict[str, VideoRegions]) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 100)
+    data = RegionTextDataset(captions(), shards, settings(frames=2, regions=6), training=False)
+    whole, trimmed = Collate(tokenizer, 16), Collate(tokenizer, 16, trim=True)
+    samples = [data[i] for i in (4, 8)]  # b.mp4 has 2 and 3 regions, c.mp4 1
+    full, cut = whole(samples), trimmed(samples)
+    assert cut["region_mask"].shape == (2, 2, 3)
+    for key in ("features", "location", "region_mask"):
+        assert torch.equal(cut[key], full[key][:, :, :3])  # type: ignore[literal-required]
+    assert not full["region_mask"][:, :, 3:].any()
+    samples[0]["region_mask"], samples[1]["region_mask"] = torch.zeros(2, 2, 6, dtype=torch.bool)
+    assert trimmed(samples)["features"].shape == (2, 2, 1, WIDTH)
+
+
 def test_training_draws_captions_and_frames(shards: dict[str, VideoRegions]) -> None:
     data = RegionTextDataset(captions(), shards, settings(), training=True, seed=3)
     assert len(data) == 3

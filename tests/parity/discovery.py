@@ -29,7 +29,6 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("retrieval_eval", "multiple_choice", "metric_", "public_lr_schedule", "region_files", "frame_sampling"),
     ),
 }
-AWAITED = {("demovlp", "region_files")}  # kinds whose code does not exist yet
 TESTED: set[tuple[str, str]] = set()  # the kinds that some test has asked for
 NOT_CASES = {".md", ".py", ".txt"}
 

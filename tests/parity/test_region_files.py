@@ -15,6 +15,7 @@ from regionvlp.pipelines.cli import run
 from regionvlp.shards import open_shards
 
 from .discovery import Case, cases
+from .table import record
 
 
 @pytest.mark.parametrize("case", cases("demovlp", "region_files"))
@@ -35,5 +36,6 @@ def test_region_files(case: Case, tmp_path: Path) -> None:
     settings = DataSettings(sources=(source,), frames=video.num_frames, regions=number, loc_dim=6, padding="edge")
     sample = RegionVideos(shards, ["video"], settings).read("video")
     found = np.concatenate([sample["features"].numpy(), sample["location"].numpy()], axis=-1)
+    record(float(np.abs(found[rows] - tensor).max()), 2e-5)
     np.testing.assert_allclose(found[rows], tensor, rtol=0, atol=2e-5)
     assert np.array_equal(sample["region_mask"].numpy()[rows], mask == 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from regionvlp.checkpoints import load_checkpoint
 from regionvlp.config import load_config, validate
 from regionvlp.data.sources import open_source
 from regionvlp.pipelines.cli import run
+from regionvlp.pipelines.run import prepare
 from regionvlp.regions import VideoRegions
 from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest, ShardWriter
@@ -148,6 +150,28 @@ def test_resume_refuses_another_vocabulary(
 def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["finetune", "--config", str(recipe())]) == 2
     assert "--init" in capsys.readouterr().err
+
+
+def test_only_a_loss_that_counts_padding_keeps_it(recipe: Edit) -> None:
+    for region_word, trimmed in (({"form": "paper"}, True), ({"form": "public", "query_mean": "padded"}, False)):
+        config = validate(RunConfig, yaml.safe_load(recipe(loss={"region_word": region_word}).read_text()), "test")
+        assert prepare(config).collate.trim is trimmed
+
+
+def test_words_are_weighed_where_there_is_a_tagger(
+    recipe: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = str(recipe(loss={"local": "taco", "word_weight": "idf"})), tmp_path / "run"
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    assert run(["pretrain", "--config", config, "--out", str(out)]) == 2
+    assert "regionvlp[tagger]" in capsys.readouterr().err
+    assert not out.exists()
+    tagger = SimpleNamespace(pos_tag=lambda words: [(word, "NN" if word.islower() else "DT") for word in words])
+    monkeypatch.setitem(sys.modules, "nltk", tagger)
+    selecting = ["--set", "data.words=nouns_and_verbs"]
+    assert run(["pretrain", "--config", config, "--out", str(out), *selecting, "--set", "train.epochs=1"]) == 0
+    assert min(row["taco_token_loss"] for row in read_log(out) if "loss" in row) > 0
+    assert run(["eval", "csv", "--checkpoint", str(out)]) == 0
 
 
 @pytest.mark.parametrize(
