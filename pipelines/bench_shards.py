@@ -1,8 +1,8 @@
 """``regionvlp bench shards``: how fast shards are written and read, against the public layout of one npz a frame.
 
-Everything runs in this process, on one core, in turns; of three rounds the middle one counts. What both sides are given is
-what a detector gives: float32 regions of one frame after another. What ours write is complete, with checks, checksums,
-flushes to the disk and receipts; the public layout has none of these.
+Everything runs in this process, on one core, in turns; of three rounds the middle one counts. What both sides are given
+is what a detector gives: float32 regions of one frame after another. What ours write is complete, with checks,
+checksums, flushes to the disk and receipts; the public layout has none of these.
 
 The features are drawn like those of real regions (six photos of the original bottom-up-attention model, 36 regions
 each): 34 % zeros, the others with a mean of 0.92 and a mean square of 3.8. How well npz compresses depends on that.

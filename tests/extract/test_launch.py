@@ -127,6 +127,19 @@ def test_both_formats_hold_the_same(videos: Path, tmp_path: Path) -> None:
         assert one[video_id].equals(other[video_id])
 
 
+def test_uint8_holds_nearly_the_same(videos: Path, tmp_path: Path) -> None:
+    for dtype in ("float32", "uint8"):
+        launch.extract_folder(videos, tmp_path / dtype, settings(shards={"dtype": dtype}))
+    assert verify(tmp_path / "uint8") == []
+    exact, rounded = open_shards(tmp_path / "float32"), open_shards(tmp_path / "uint8")
+    assert exact.video_ids == rounded.video_ids
+    for video_id, video in exact.items():
+        read = rounded[video_id].features
+        assert read.dtype == np.float32
+        largest = video.features.max(axis=-1, keepdims=True, initial=0)
+        assert (np.abs(read - video.features) <= largest / 509).all()
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
