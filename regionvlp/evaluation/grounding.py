@@ -116,8 +116,7 @@ def overlaps(boxes: NDArray[np.floating], true_boxes: NDArray[np.floating]) -> N
 def contains_middle(boxes: NDArray[np.floating], true_boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
     """[F, R], whether the middle of a box [F, R, 4] lies in its frame's true box [F, 4]."""
     middles, true = (boxes[..., :2] + boxes[..., 2:]) / 2, true_boxes[:, None]
-    inside: NDArray[np.bool_] = ((middles >= true[..., :2]) & (middles <= true[..., 2:])).all(axis=-1)
-    return inside
+    return np.asarray(((middles >= true[..., :2]) & (middles <= true[..., 2:])).all(axis=-1), np.bool_)
 
 
 def _cases(thing: GroundedObject, visible: NDArray[np.bool_], min_overlap: float) -> NDArray[np.float64]:
