@@ -82,7 +82,7 @@ def command(
             failures.append({"variant": job.variant, "seed": job.seed, "message": outcome})
         else:
             results[job.variant][job.seed] = outcome
-    measured = {name: [runs[seed] for seed in sorted(runs)] for name, runs in results.items() if runs}
+    measured = {name: {seed: runs[seed] for seed in sorted(runs)} for name, runs in results.items() if runs}
     if not measured:
         raise NothingDoneError(f"every run failed: {failures[0]['message']}", f"see the folders in {out}")
     summary = ablation_table.summarise(measured)
@@ -90,7 +90,7 @@ def command(
         "config": str(config_path),
         "set": list(assignments),
         "variants": {variant.name: variant.settings for variant in variants},
-        "runs": {name: {str(seed): runs[seed] for seed in sorted(runs)} for name, runs in results.items()},
+        "runs": {name: {str(seed): run for seed, run in runs.items()} for name, runs in measured.items()},
         "failures": failures,
         **ablation_table.as_json(summary),
     }
@@ -138,8 +138,8 @@ def _seeds(text: str) -> list[int]:
     return numbers if "," in text else list(range(numbers[0]))
 
 
-def _conditions(config_path: Path, measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    runs = [run for group in measured.values() for run in group]
+def _conditions(config_path: Path, measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    runs = [run for group in measured.values() for run in group.values()]
     steps, gallery = ({run[key] for run in runs} for key in ("steps", "gallery"))
     return [
         f"# Ablation of {config_path.stem}",

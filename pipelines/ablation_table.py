@@ -1,15 +1,16 @@
 """What an ablation found: means and spreads over seeds, and which differences are larger than the spread.
 
-The rule, in full. Each variant has a mean and a standard deviation (n - 1) over its seeds. A difference of two means is
-*beyond the spread* when it is larger than ``sqrt(s_a^2 + s_b^2)``, the standard deviation of the difference of two
-single runs. With five seeds each that is a t of 2.2. Fewer than two seeds have no spread, and decide nothing.
+The rule, in full. Runs of one seed see the same batches in the same order, and start from the same weights where those
+have the same shapes. So two variants are compared seed by seed: their difference is *beyond the spread* when its mean
+over the seeds is larger than its standard deviation (n - 1) over the seeds. With five seeds that is a t of 2.2. Where
+the seeds are not the same, the standard deviation is ``sqrt(s_a^2 + s_b^2)``. Fewer than two seeds decide nothing.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,15 +35,34 @@ DECIDED = ("R@1", "pointing")  # what differences are looked for in
 
 @dataclass(frozen=True)
 class Figure:
-    """Mean and standard deviation over ``count`` seeds; no spread of a single one."""
+    """One column of one variant: seed -> value."""
 
-    mean: float
-    spread: float | None
-    count: int
+    by_seed: Mapping[int, float]
+
+    @property
+    def count(self) -> int:
+        return len(self.by_seed)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.by_seed.values())
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation (n - 1); a single value has none."""
+        return statistics.stdev(self.by_seed.values()) if self.count > 1 else None
 
     def __str__(self) -> str:
         digits = 1 if self.mean >= 1 else 3
         return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
+
+    def spread_of_difference(self, other: Figure) -> float | None:
+        """Of this figure minus the other one: see the top of the file."""
+        if self.spread is None or other.spread is None:
+            return None
+        if self.by_seed.keys() == other.by_seed.keys():
+            return statistics.stdev(value - other.by_seed[seed] for seed, value in self.by_seed.items())
+        return math.hypot(self.spread, other.spread)
 
 
 @dataclass(frozen=True)
@@ -58,24 +78,19 @@ class Difference:
     paper: float | None
 
 
-def figure(values: Sequence[float]) -> Figure:
-    """Mean and standard deviation (n - 1)."""
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
-
-def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Figure]]:
+def summarise(results: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Figure]]:
     """variant -> column -> figure, for the columns that all runs of the variant have.
 
     Args:
-        results: variant -> a result per seed, as :func:`regionvlp.pipelines.ablation_runs.train_and_measure` returns.
+        results: variant -> seed -> what :func:`regionvlp.pipelines.ablation_runs.train_and_measure` returned.
     """
     summary: dict[str, dict[str, Figure]] = {}
     for variant, runs in results.items():
-        columns = {name: [_value(run, where) for run in runs] for name, where in MEASURES.items()}
+        columns = {name: {seed: _value(run, where) for seed, run in runs.items()} for name, where in MEASURES.items()}
         summary[variant] = {
-            name: figure([value for value in values if value is not None])
+            name: Figure({seed: value for seed, value in values.items() if value is not None})
             for name, values in columns.items()
-            if values and None not in values
+            if values and None not in values.values()
         }
     return summary
 
@@ -89,9 +104,7 @@ def differences(summary: Mapping[str, Mapping[str, Figure]]) -> list[Difference]
         for i, one in enumerate(having):
             for other in having[i + 1 :]:
                 (higher, a), (lower, b) = sorted((one, other), key=lambda pair: -pair[1].mean)
-                known = a.spread is not None and b.spread is not None
-                spread = math.hypot(a.spread or 0, b.spread or 0) if known else None
-                gap = a.mean - b.mean
+                spread, gap = a.spread_of_difference(b), a.mean - b.mean
                 beyond = spread is not None and gap > spread
                 paper = _paper_gap(higher, lower) if measure == "R@1" else None
                 pairs.append(Difference(measure, higher, lower, gap, spread, beyond, paper))
@@ -166,15 +179,18 @@ def markdown(summary: Mapping[str, Mapping[str, Figure]], conditions: Iterable[s
 
 
 RULE = (
-    "Mean ± standard deviation over seeds. A difference is beyond the spread when it is larger than "
-    "sqrt(s_a² + s_b²), the standard deviation of the difference of two single runs."
+    "Mean ± standard deviation over seeds. Variants are compared seed by seed: a difference is beyond the spread when "
+    "its mean over the seeds is larger than its standard deviation over them."
 )
 
 
 def as_json(summary: Mapping[str, Mapping[str, Figure]]) -> dict[str, Any]:
     """The figures and differences in plain types."""
     return {
-        "summary": {name: {key: asdict(f) for key, f in figures.items()} for name, figures in summary.items()},
+        "summary": {
+            name: {key: {"mean": f.mean, "spread": f.spread, "count": f.count} for key, f in figures.items()}
+            for name, figures in summary.items()
+        },
         "differences": [asdict(pair) for pair in differences(summary)],
     }
 
