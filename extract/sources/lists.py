@@ -6,8 +6,6 @@ path), else the name of its file as listed, below the root. WebVid: ``page_dir/v
 
 from __future__ import annotations
 
-from functools import partial
-
 import pyarrow as pa
 
 from regionvlp.errors import InputError
@@ -34,18 +32,18 @@ def _forms(table: Table) -> list[Form]:
     if not table.has_header:
         # As DemoVLP and MCQ write them: caption, tab, name. Only CC3M's own list has an address in its place.
         last = _column(table, table.names[-1])
-        return _cc3m(last, numbered=True) if "://" in last[0].as_py() else [partial(_named, last, last)]
+        return _cc3m(last, numbered=True) if "://" in last[0].as_py() else [(last, last)]
     if folder and video:
         folders, videos = _columns(table, folder, video)
         below = names.joined(folders, "/", videos)
-        return [partial(_named, below, below), partial(_named, below, videos)]
+        return [(below, below), (below, videos)]
     if path:
         own = table.column(names.IDS)
         *ids, places = _columns(table, *([own] if own else []), path)
-        return [partial(_named, ids[0] if ids else places, places)]
+        return [(ids[0] if ids else places, places)]
     if video:
         places = _column(table, video)
-        return [partial(_named, places, places)]
+        return [(places, places)]
     if url := table.column(names.URLS):
         return _cc3m(_column(table, url), numbered=False)
     raise InputError(
@@ -65,13 +63,9 @@ def _columns(table: Table, *wanted: str) -> list[pa.ChunkedArray]:
     return columns
 
 
-def _named(ids: pa.ChunkedArray, locations: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    return ids, locations
-
-
 def _cc3m(urls: pa.ChunkedArray, *, numbered: bool) -> list[Form]:
     """Names made from addresses: the checksum alone, or after the number of the row."""
     plain = names.checksums(urls)
     with_row = names.joined(names.row_numbers(len(plain)), "_", plain)
-    forms: list[Form] = [partial(_named, with_row, with_row), partial(_named, plain, plain)]
+    forms: list[Form] = [(with_row, with_row), (plain, plain)]
     return forms if numbered else forms[::-1]

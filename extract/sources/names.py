@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +40,7 @@ _ABSOLUTE = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"
 _SAMPLE = 32  # rows that decide between them
 
 # One way to name the files: the id of each row, and its location without the prefix.
-Form = Callable[[], tuple[pa.ChunkedArray, pa.ChunkedArray]]
+Form = tuple[pa.ChunkedArray, pa.ChunkedArray]
 
 
 def joined(*columns: pa.ChunkedArray | str) -> pa.ChunkedArray:
@@ -92,26 +91,20 @@ def resolved(source: Source, forms: list[Form]) -> tuple[pa.ChunkedArray, pa.Chu
     Raises:
         InputError: a location leaves the root.
     """
-    made = [form() for form in forms]
     best, most = (0, ""), 0
-    for i, (_, locations) in enumerate(made):
+    for i, (_, locations) in enumerate(forms):
         for prefix in _prefixes(source):
             # An absolute place has no prefix.
             sample = [name for name in _sample(locations) if not (prefix and re.match(_ABSOLUTE, name))]
             hits = sum(is_there(source.root, prefix + name) for name in sample)
             if hits > most:
                 best, most = (i, prefix), hits
-    ids, locations = made[best[0]]
-    del made
-    return _within_root(source, ids, locations, best[1])
+    return _within_root(source, *forms[best[0]], best[1])
 
 
-def _prefixes(source: Source) -> Iterator[str]:
-    yield from (
-        _PREFIXES
-        if remote.is_url(source.root)
-        else (prefix for prefix in _PREFIXES if os.path.isdir(os.path.join(source.root, prefix)))
-    )
+def _prefixes(source: Source) -> list[str]:
+    here = not remote.is_url(source.root)
+    return [prefix for prefix in _PREFIXES if not here or os.path.isdir(os.path.join(source.root, prefix))]
 
 
 def _sample(column: pa.ChunkedArray) -> list[str]:

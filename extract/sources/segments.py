@@ -6,8 +6,6 @@ The id of a stretch is its own (``clip_id``, ``id`` ... beside a column that nam
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,7 +64,7 @@ def scan(source: Source) -> pa.Table:
     else:
         stems = pc.replace_substring_regex(files, MEDIA_SUFFIX, "")
         ids = names.joined(stems, "_", times.written(start), "_", times.written(end))
-    ids, locations = names.resolved(source, [partial(lambda: (ids, files))])
+    ids, locations = names.resolved(source, [(ids, files)])
     return listing.finished(
         listing.table_of(
             {
