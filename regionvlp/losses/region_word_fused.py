@@ -97,7 +97,7 @@ class Plan:
         blocks: tiles that an item's rows fill; with one, the item stays in shared memory.
         gram: lengths of what columns attend to come through the Gram matrix of the rows, not by summing the attended
             vectors: N products per weight instead of D, but the matrix and its gradient must be at hand.
-        group: column items per program.
+        group: column items per program, at most.
         warps, stages: of Triton.
     """
 
@@ -150,11 +150,14 @@ class _Call:
     def padding_counts(self) -> bool:
         return "padded" in (self.settings.query_mean, self.settings.query_norm)
 
-    @property
-    def constants(self) -> dict[str, Any]:
+    def group(self, narrow: _Side) -> int:
+        return min(self.plan.group, 1 << (len(narrow) - 1).bit_length())
+
+    def constants(self, narrow: _Side) -> dict[str, Any]:
         """Of both kernels, by name."""
         plan = self.plan
         return {
+            "GROUP": self.group(narrow),
             "ROWS": plan.rows, "COLS": plan.cols, "WIDTH": plan.depth, "BLOCKS": plan.blocks, "GRAM": plan.gram,
             "PUBLIC": not self.paper, "REFINE": self.settings.refine,
             "ROWS_ASK": self.rows_ask, "COLS_ASK": self.cols_ask,
@@ -162,7 +165,7 @@ class _Call:
         }  # fmt: skip
 
     def grid(self, wide: _Side, narrow: _Side) -> tuple[int]:
-        return (len(wide) * math.ceil(len(narrow) / self.plan.group),)
+        return (len(wide) * math.ceil(len(narrow) / self.group(narrow)),)
 
     def sides(self, rows: Tensor, row_mask: Tensor, cols: Tensor, col_mask: Tensor) -> tuple[_Side, _Side]:
         """Both as the kernels read them; columns padded so that matrix products over them find aligned rows."""
@@ -178,7 +181,7 @@ class _Call:
     def sizes(self, wide: _Side, narrow: _Side) -> tuple[float, ...]:
         """The last arguments of both kernels."""
         return (
-            len(narrow), wide.width, narrow.width, wide.unit.shape[2], 1 / self.settings.temperature, self.plan.group
+            len(narrow), wide.width, narrow.width // 8, wide.unit.shape[2], 1 / self.settings.temperature
         )  # fmt: skip
 
     def read(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ class _Fused(torch.autograd.Function):
             wide, narrow = call.sides(rows, row_mask, cols, col_mask)
             sums = torch.zeros(2, len(wide), len(narrow), dtype=torch.float32, device=rows.device)
             scores_kernel[call.grid(wide, narrow)](
-                *call.inputs(wide, narrow), *sums, *call.sizes(wide, narrow), **call.constants
+                *call.inputs(wide, narrow), *sums, *call.sizes(wide, narrow), **call.constants(narrow)
             )
             return sums[0] / wide.askers[:, None], sums[1] / narrow.askers
 
@@ -292,13 +295,13 @@ class _Block:
             empty(call.rows_ask, dtype, V, T, M, M),
             empty(summed, dtype, V, N, T, M),
             empty(summed, dtype, V, T, M, D),
-            empty(gram, torch.float32, V, math.ceil(T / call.plan.group), N, N),
+            empty(gram, torch.float32, V, math.ceil(T / call.group(narrow)), N, N),
             empty(call.rows_ask and call.paper, torch.float32, V, T, M),
             empty(call.cols_ask and call.paper, torch.float32, V, T, N),
         )
         gradients_kernel[call.grid(wide, narrow)](
             *call.inputs(wide, narrow), rows_grad.contiguous(), cols_grad.contiguous(), *written,
-            *call.sizes(wide, narrow), **call.constants,
+            *call.sizes(wide, narrow), **call.constants(narrow),
         )  # fmt: skip
         return _Block(call, *written)
 
@@ -323,7 +326,7 @@ class _Block:
 
 def _blocks(wide: _Side, narrow: _Side, itemsize: int) -> Iterator[tuple[slice, list[slice]]]:
     """The pairs in blocks that fit the workspace: for some items of the wider side, blocks of the narrower."""
-    N, M, D = wide.width, narrow.width, wide.unit.shape[2]
+    N, M, D = wide.width, narrow.width // 8, wide.unit.shape[2]
     pairs = max(1, _WORKSPACE // (itemsize * (2 * N * M + M * (M + D))))
     T = min(len(narrow), pairs)
     V = max(1, pairs // T)

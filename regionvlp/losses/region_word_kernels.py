@@ -35,9 +35,9 @@ Arguments, for V items of N rows, T items of M columns, and tokens of width D:
     x_count, y_count: [V] and [T] float32, how many contexts the focusing threshold counts.
     x_gram, y_gram: [V, N, N] and [T, M, M] Gram matrices in the dtype of the tokens; read where columns ask and
         ``GRAM``, and where rows ask.
-    items, rows, cols, width: T, N, M, D.
+    items, rows, octets, width: T, N, M / 8 and D; M is a multiple of 8.
     sharpness: what public logits are multiplied with.
-    group: column items per program.
+    GROUP: column items per program.
     ROWS, COLS, WIDTH: the tile, powers of two; COLS >= M, WIDTH >= D, ROWS * BLOCKS >= N.
     ROWS_ASK, COLS_ASK: which directions are wanted.
 """
@@ -58,7 +58,7 @@ INVERSE = tl.constexpr(4)
 NOTES = tl.constexpr(5)
 
 # Compiled once whatever their number and alignment, which differ from block to block; they are read number by number.
-_PLAIN = ["x_notes", "y_notes", "x_count", "y_count", "x_gram", "items", "group"]
+_PLAIN = ["x_notes", "y_notes", "x_count", "y_count", "x_gram", "items"]
 
 _EPSILON = tl.constexpr(1e-8)  # what the public code adds to every norm
 _LOWEST = tl.constexpr(-1e30)
@@ -68,14 +68,15 @@ _NOTHING = tl.constexpr(1e-12)  # |v|^2 up to here is rounding: nothing was atte
 @triton.jit(do_not_specialize=[*_PLAIN, "rows_ask", "cols_ask"])
 def scores_kernel(
     x, y, x_notes, y_notes, x_count, y_count, x_gram, y_gram, rows_ask, cols_ask,
-    items, rows, cols, width, sharpness, group,
-    ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr, GRAM: tl.constexpr,
-    PUBLIC: tl.constexpr, REFINE: tl.constexpr, ROWS_ASK: tl.constexpr, COLS_ASK: tl.constexpr,
+    items, rows, octets, width, sharpness,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr,
+    GRAM: tl.constexpr, PUBLIC: tl.constexpr, REFINE: tl.constexpr, ROWS_ASK: tl.constexpr, COLS_ASK: tl.constexpr,
 ):  # fmt: skip
     """Writes the agreements of every pair, summed over who asks: rows_ask and cols_ask [V, T] float32."""
-    groups = tl.cdiv(items, group)
+    cols = 8 * octets  # so that Triton knows it for a multiple of 8, and writes 16 bytes at a time
+    groups = tl.cdiv(items, GROUP)
     i = tl.program_id(0) // groups
-    first = (tl.program_id(0) % groups) * group
+    first = (tl.program_id(0) % groups) * GROUP
     count_x = tl.load(x_count + i)
     gram_x = 0
     if GRAM and COLS_ASK:
@@ -83,7 +84,8 @@ def scores_kernel(
     if BLOCKS == 1:
         x_RD = _tokens(x, i, 0, rows, width, ROWS, WIDTH)
         real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, 0, rows, ROWS)
-    for j in range(first, tl.minimum(first + group, items)):
+    for step in range(GROUP):
+        j = tl.minimum(first + step, items - 1)  # past the end the last one is done again
         y_CD = _tokens(y, j, 0, cols, width, COLS, WIDTH)
         real_1C, loud_1C, normed_1C, asks_1C = _column_notes(y_notes, j, cols, COLS)
         count_y = tl.load(y_count + j)
@@ -142,9 +144,9 @@ def scores_kernel(
 def gradients_kernel(
     x, y, x_notes, y_notes, x_count, y_count, x_gram, y_gram, rows_grad, cols_grad,
     dots, cols_read, rows_read, attended, rows_square, cols_loud, rows_loud,
-    items, rows, cols, width, sharpness, group,
-    ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr, GRAM: tl.constexpr,
-    PUBLIC: tl.constexpr, REFINE: tl.constexpr, ROWS_ASK: tl.constexpr, COLS_ASK: tl.constexpr,
+    items, rows, octets, width, sharpness,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr,
+    GRAM: tl.constexpr, PUBLIC: tl.constexpr, REFINE: tl.constexpr, ROWS_ASK: tl.constexpr, COLS_ASK: tl.constexpr,
 ):  # fmt: skip
     """Pair by pair, the derivatives of sum(rows_grad * rows_ask + cols_grad * cols_ask).
 
@@ -157,10 +159,11 @@ def gradients_kernel(
         rows_square: [V, groups, N, N], where columns ask and GRAM: as cols_read, summed over items as well.
         cols_loud, rows_loud: [V, T, M] and [V, T, N], in the paper form: loudness times the derivative by it.
     """
-    groups = tl.cdiv(items, group)
+    cols = 8 * octets  # so that Triton knows it for a multiple of 8, and writes 16 bytes at a time
+    groups = tl.cdiv(items, GROUP)
     i = tl.program_id(0) // groups
     part = tl.program_id(0) % groups
-    first = part * group
+    first = part * GROUP
     count_x = tl.load(x_count + i)
     column = tl.arange(0, COLS)
     gram_x = 0
@@ -170,7 +173,8 @@ def gradients_kernel(
     if BLOCKS == 1:
         x_RD = _tokens(x, i, 0, rows, width, ROWS, WIDTH)
         real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, 0, rows, ROWS)
-    for j in range(first, tl.minimum(first + group, items)):
+    for step in range(GROUP):
+        j = tl.minimum(first + step, items - 1)  # past the end the last one is done again
         y_CD = _tokens(y, j, 0, cols, width, COLS, WIDTH)
         real_1C, loud_1C, normed_1C, asks_1C = _column_notes(y_notes, j, cols, COLS)
         inverse_1C = _note(y_notes, j, INVERSE, 0, cols, COLS)[None, :]
@@ -279,7 +283,9 @@ def gradients_kernel(
                 dlogit = asks_1C * w * (a - c_1C * read)
                 weight = asks_1C * c_1C * w
                 if GRAM:
-                    square_RR += g_cols * _dot(weight.to(x_RD.dtype), tl.trans(w.to(x_RD.dtype)))
+                    square_RR += tl.where(first + step < items, g_cols, 0.0) * _dot(
+                        weight.to(x_RD.dtype), tl.trans(w.to(x_RD.dtype))
+                    )
                 else:
                     weight *= g_cols * inverse_R1
                     tl.store(rows_read + start + at, weight.to(rows_read.dtype.element_ty), inside)

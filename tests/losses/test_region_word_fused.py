@@ -83,12 +83,13 @@ def compiled(kernel: str, shape: tuple[int, int, int], settings: RegionWordSetti
     function = getattr(region_word_kernels, kernel)
     plan = Plan.of(max(shape[:2]), min(shape[:2]), shape[2])
     constants = {
-        "ROWS": plan.rows, "COLS": plan.cols, "WIDTH": plan.depth, "BLOCKS": plan.blocks, "GRAM": plan.gram,
-        "PUBLIC": settings.form == "public", "REFINE": settings.refine, "ROWS_ASK": True, "COLS_ASK": True,
+        "GROUP": plan.group, "ROWS": plan.rows, "COLS": plan.cols, "WIDTH": plan.depth, "BLOCKS": plan.blocks,
+        "GRAM": plan.gram, "PUBLIC": settings.form == "public", "REFINE": settings.refine,
+        "ROWS_ASK": True, "COLS_ASK": True,
     }  # fmt: skip
     types = dict.fromkeys(function.arg_names, "*fp32") | dict.fromkeys(constants, "constexpr") | {"sharpness": "fp32"}
     types |= dict.fromkeys(("x", "y", "x_gram", "y_gram"), "*fp16")
-    types |= dict.fromkeys(("items", "rows", "cols", "width", "group"), "i32")
+    types |= dict.fromkeys(("items", "rows", "octets", "width"), "i32")
     if kernel == "gradients_kernel":
         types |= dict.fromkeys(("dots", "cols_read", "rows_read", "attended"), "*bf16")
     aligned = ("x", "y", "y_gram", "dots", "cols_read", "rows_read", "attended", "width")
