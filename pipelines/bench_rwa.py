@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from regionvlp.devices import pick_device
@@ -82,28 +83,22 @@ def command(device: str, quick: bool, json_path: str | None) -> None:
     public code does; the second uses einsum instead. On a CPU they and the lean form run on one thread; ranking a
     thousand videos by a thousand captions uses every core.
     """
-    bench = _Bench(pick_device(device))
+    bench = _Bench(pick_device(device), console_for(json_path))
     (bench.run_quick if quick else bench.run)()
-    result = {"device": bench.name, "rows": bench.rows, "ratios": bench.ratios}
-    console = console_for(json_path)
-    console.print(result["device"])
-    for row in bench.rows:
-        console.print(f"  {row['name']:32} {row['value']:>12,.4g} {row['unit']}")
-    for name, ratio in bench.ratios.items():
-        console.print(f"  {name:32} {ratio:>12,.2f} times")
-    write_json(result, json_path)
+    write_json({"device": bench.name, "rows": bench.rows, "ratios": bench.ratios}, json_path)
 
 
 class _Bench:
-    """One run: fills ``rows`` and ``ratios``."""
+    """One run: fills ``rows`` and ``ratios``, and prints each as it is known."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, console: Console) -> None:
+        self.device, self.console = device, console
         self.rows: list[dict[str, Any]] = []
         self.ratios: dict[str, float] = {}
         cuda = device.type == "cuda"
         processor = platform.processor() or platform.machine()
         self.name = torch.cuda.get_device_name(device) if cuda else f"{processor} CPU, 1 thread"
+        console.print(self.name)
 
     def run(self) -> None:
         if self.device.type == "cuda":
@@ -144,8 +139,8 @@ class _Bench:
         return cost
 
     def compare(self, ours: str, cost: Cost, against: str, baseline: Cost) -> None:
-        self.ratios[f"{ours}_speed{against}"] = baseline.seconds / cost.seconds
-        self.ratios[f"{ours}_memory{against}"] = baseline.memory / cost.memory
+        self.ratio(f"{ours}_speed{against}", baseline.seconds / cost.seconds)
+        self.ratio(f"{ours}_memory{against}", baseline.memory / cost.memory)
 
     def rank(self, size: Size) -> None:
         """Every caption against every video, no gradient asked for."""
@@ -157,6 +152,11 @@ class _Bench:
 
     def row(self, name: str, value: float, unit: str) -> None:
         self.rows.append({"name": name, "value": float(value), "unit": unit})
+        self.console.print(f"  {name:32} {value:>12,.4g} {unit}")
+
+    def ratio(self, name: str, value: float) -> None:
+        self.ratios[name] = value
+        self.console.print(f"  {name:32} {value:>12,.2f} times")
 
 
 def _apart(work: Callable[[], T]) -> T:

@@ -38,7 +38,7 @@ _LOG2_E = 1 / math.log(2)
 _STEEPEST = 40.0  # logits within this of 0 need no maximum subtracted: their powers of 2, and the sum, are float32
 
 # Tokens of the videos and of the captions in a tile: on a CPU what its caches hold, elsewhere what memory affords.
-_TILE_CPU = 480, 1024
+_TILE_CPU = 240, 768
 _TILE_DEVICE = 4096, 4096
 
 
