@@ -10,14 +10,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regionvlp.errors import InputError, NothingDoneError
 from regionvlp.extract.job import Job
+from regionvlp.extract.processes import devices_of, run_processes
+from regionvlp.extract.reports import Reports
 from regionvlp.extract.session import Session, Tally
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import Source, open_source, refuse_absent
 from regionvlp.extract.status import Status, folder_status
 from regionvlp.extract.stopping import Stop, on_interrupt
+from regionvlp.shards import Claims
+from regionvlp.shards.manifest import MANIFEST_NAME
+from regionvlp.shards.recovery import tidy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,14 @@ class Outcome:
         new_videos: videos handled by this call, failures included; 0 when everything was done before.
         new_frames: frames written by this call.
         seconds: wall time of this call.
+        left: shards that killed their workers again and again, so that they were left undone.
     """
 
     status: Status
     new_videos: int
     new_frames: int
     seconds: float
+    left: list[int]
 
 
 def extract_folder(
@@ -72,23 +83,47 @@ def extract_folder(
     found = source.scan()
     refuse_absent(source, found)
     job = Job(source, out.absolute(), config, task=task)
-    stop = Stop()
-    with Session(job, on_video=on_video) as session:
-        session.prepare(found)
-        on_plan(session.work.planned, session.work.videos)
-        with on_interrupt(stop, on_note):
-            session.run(
-                stop,
-                on_elsewhere=on_elsewhere,
-                on_wait=lambda shards: on_note(f"waiting for {shards} shards that other workers are doing"),
-            )
-        session.tidy()
+    reports, stop = Reports(on_plan, on_video, on_elsewhere, on_note), Stop()
+    devices = devices_of(config)
+    try:
+        if config.run.engine == "ray":
+            from regionvlp.extract.ray_engine import run_ray
+
+            tally, left = run_ray(job, stop, reports)
+        elif devices:
+            tally, left = run_processes(job, devices, stop, reports)
+        else:
+            tally, left = _run_here(job, found, stop, reports), []
+    finally:
+        _tidy(job)
     if stop.asked and folder_status(out).left:
         raise KeyboardInterrupt
-    return _outcome(out, session.tally, started)
+    return _outcome(out, tally, left, started)
 
 
-def _outcome(out: Path, tally: Tally, started: float) -> Outcome:
+def _run_here(job: Job, found: pa.Table, stop: Stop, reports: Reports) -> Tally:
+    """The launcher of one worker: this process."""
+    with Session(job, on_video=reports.video) as session:
+        # Slots of an array but the first only use the plan, so that not all of them list all videos.
+        session.prepare(None if job.task[0] else found)
+        reports.plan(session.work.planned, session.work.videos)
+        with on_interrupt(stop, reports.note):
+            session.run(
+                stop,
+                on_elsewhere=reports.elsewhere,
+                on_wait=lambda shards: reports.note(f"waiting for {shards} shards that other workers are doing"),
+            )
+    return session.tally
+
+
+def _tidy(job: Job) -> None:
+    """Removes what workers left that died; nothing where the folder was never touched."""
+    if (job.out / MANIFEST_NAME).exists():
+        with Claims(job.out, stale_after=job.config.run.stale_after) as claims:
+            tidy(job.out, claims)
+
+
+def _outcome(out: Path, tally: Tally, left: list[int], started: float) -> Outcome:
     status = folder_status(out)
     if status.done == 0 and status.left == 0:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in status.failures.items())
@@ -96,4 +131,4 @@ def _outcome(out: Path, tally: Tally, started: float) -> Outcome:
             f"none of the {status.videos} videos could be extracted: {reasons}",
             f"'regionvlp status {out} --failures' says why for each",
         )
-    return Outcome(status, tally.videos, tally.frames, time.monotonic() - started)
+    return Outcome(status, tally.videos, tally.frames, time.monotonic() - started, left)

@@ -39,7 +39,7 @@ from regionvlp.shards import (
 )
 from regionvlp.shards.claims import claim_name, remove_temporaries
 from regionvlp.shards.receipts import receipt_path
-from regionvlp.shards.recovery import set_lost_aside, tidy
+from regionvlp.shards.recovery import set_lost_aside
 from regionvlp.video import DecodePool
 from regionvlp.video.readers import check_reader
 
@@ -112,6 +112,7 @@ class Session:
         self.job, self._on_video = job, on_video
         self.tally = Tally()
         self.leave: set[int] = set()
+        self._on_shard: Callable[[int | None], None] = lambda number: None
         self._stack = ExitStack()
         config = job.config
         rule = config.run.retry
@@ -188,6 +189,7 @@ class Session:
         self,
         stop: Stop,
         *,
+        on_shard: Callable[[int | None], None] = lambda number: None,
         on_elsewhere: Callable[[int], None] = lambda videos: None,
         on_wait: Callable[[int], None] = lambda shards: None,
     ) -> None:
@@ -197,9 +199,11 @@ class Session:
 
         Args:
             stop: looked at before every shard.
+            on_shard: called with the number of a shard when it is begun, and with None when that is done.
             on_elsewhere: called with the number of videos of a shard that another worker did.
             on_wait: called with the number of shards waited for, when it begins to wait.
         """
+        self._on_shard = on_shard
         left = deque([*self.work.missing, *self.work.retries])
         waiting = False
         while left and not stop.asked:
@@ -220,10 +224,6 @@ class Session:
                 waiting = True
                 stop.wait(POLL)
 
-    def tidy(self) -> None:
-        """At the end of a run: removes what died workers left; see :func:`~regionvlp.shards.recovery.tidy`."""
-        tidy(self.job.out, self._claims)
-
     def attempt(self, number: int) -> Attempt:
         """Does one shard, unless somebody else has done it or is at it.
 
@@ -242,6 +242,7 @@ class Session:
             if not self._is_due(number):
                 return Attempt.ELSEWHERE
             remove_temporaries(self.job.out, number)
+            self._on_shard(number)
             try:
                 if number in self.work.retries:
                     retry_shard(
@@ -277,6 +278,7 @@ class Session:
                 if claim.mine():
                     raise
                 return Attempt.TAKEN
+            self._on_shard(None)
         return Attempt.DONE
 
     def _is_due(self, number: int) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
+from regionvlp.extract.job import parse_task
 from regionvlp.extract.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import open_source
@@ -25,6 +26,12 @@ OPTION_KEYS = {
     "format": "shards.format",
     "dtype": "shards.dtype",
     "shard_size": "shards.size",
+    "engine": "run.engine",
+    "processes": "run.processes",
+    "address": "run.address",
+    "cpus_per_worker": "run.cpus_per_worker",
+    "retry": "run.retry",
+    "stale_after": "run.stale_after",
 }
 
 
@@ -46,6 +53,13 @@ OPTION_KEYS = {
 @click.option("--decoder", metavar="auto|pyav|decord|torchcodec", help="Who reads the videos.  [auto]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 ...  [auto]")
 @click.option("--dry-run", is_flag=True, help="Say what it would take, after trying a few videos; write nothing.")
+@click.option("--processes", type=int, help="Worker processes on this machine.  [one per GPU, else none]")
+@click.option("--task", metavar="K/N", help="Do slot K of N, in an array job; any may be run again.")
+@click.option("--engine", metavar="local|ray", help="Who runs the workers.  [local]")
+@click.option("--address", help="ray: of a running cluster, e.g. auto.  [one of this machine alone]")
+@click.option("--cpus-per-worker", type=int, help="ray, without GPUs: CPUs of one worker.  [4]")
+@click.option("--retry", metavar="none|transient|all", help="Failures of earlier runs to try again.  [transient]")
+@click.option("--stale-after", type=float, metavar="SECONDS", help="Silence that counts as death.  [300]")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="YAML file; see configs/extract.")
 @click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. video.workers=4.")
 @json_option
@@ -56,10 +70,11 @@ def command(
     out: Path,
     dry_run: bool,
     config_path: Path | None,
+    task: str | None,
     assignments: tuple[str, ...],
     json_path: str | None,
     **options: Any,
-) -> None:
+) -> int:
     """Turn videos into region shards.
 
     \b
@@ -73,6 +88,10 @@ def command(
 
     Runs again and again: what is finished is kept, what is missing is done. A video that cannot be read becomes a
     failure row with its reason, and the run goes on.
+
+    To use several machines, start the same command on each of them over one shared folder: they share the work, and
+    when one dies the others do its part. In a Slurm array: --task $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.
+    Ctrl-C finishes the shards at hand; a second one, or SIGTERM, drops them at once. Both can be resumed.
     """
     config = load_config(
         ExtractConfig,
@@ -86,16 +105,27 @@ def command(
         from regionvlp.pipelines.dry_run import dry_run as tell
 
         tell(source, out, config, json_path)
-        return
+        return 0
     console = console_for(json_path)
+    slot = (0, 1) if task is None else parse_task(task)
     with ProgressBar("extract", "videos", "frames") as bar:
 
         def on_plan(planned: int, left: int) -> None:
             console.print(f"{planned:,} videos; {planned - left:,} handled before, {left:,} to do")
             bar.begin(left)
 
-        outcome = extract_folder(source, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))
+        outcome = extract_folder(
+            source,
+            out,
+            config,
+            task=slot,
+            on_plan=on_plan,
+            on_video=lambda frames: bar.advance(1, frames),
+            on_elsewhere=lambda videos: bar.advance(videos),
+            on_note=lambda line: console.print(line, markup=False),
+        )
     _summary(outcome, out, json_path)
+    return 1 if outcome.left else 0
 
 
 def _summary(outcome: Outcome, out: Path, json_path: str | None) -> None:
@@ -110,5 +140,8 @@ def _summary(outcome: Outcome, out: Path, json_path: str | None) -> None:
         f"{out}: {status.done:,} videos{part}, {status.frames:,} frames, {status.regions:,} regions, "
         f"{human_bytes(status.bytes)} in {status.shards_done:,} shards; {status.failed:,} failed"
     )
+    if outcome.left:
+        shards = ", ".join(map(str, outcome.left))
+        console.print(f"left undone, because workers died on them: shards {shards}; run again to try once more")
     say_failures(console, out, status.failures, most=10)
     write_json({**status.to_dict(), "new_videos": outcome.new_videos, "seconds": round(outcome.seconds, 3)}, json_path)
