@@ -120,7 +120,7 @@ def _tidy(job: Job) -> None:
     """Removes what workers left that died; nothing where the folder was never touched."""
     if (job.out / MANIFEST_NAME).exists():
         with Claims(job.out, stale_after=job.config.run.stale_after) as claims:
-            tidy(job.out, claims)
+            tidy(job.out, claims, job.run)
 
 
 def _outcome(out: Path, tally: Tally, left: list[int], started: float) -> Outcome:

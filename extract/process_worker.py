@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import traceback
-from types import FrameType
 from typing import IO, Any
 
 from regionvlp.errors import RegionVLPError
@@ -25,19 +24,21 @@ from regionvlp.extract.session import Session
 from regionvlp.extract.stopping import Stop
 
 INTERRUPTED = 130
+_END_LIMIT = 5.0  # seconds to drop a shard; what is left by then the parent removes, or the next run
 
 
 def main() -> None:
     """Works until all is done, it is stopped, or its parent is gone. Ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and is the parent's to handle
-    signal.signal(signal.SIGTERM, _drop)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, lambda number, frame: _drop(stop))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     first = json.loads(sys.stdin.readline())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=first["log_level"])
     code = 0
     try:
-        _work(Job.from_dict(first["job"]), first["plans"], answers)
+        _work(Job.from_dict(first["job"]), first["plans"], stop, answers)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except RegionVLPError as error:
@@ -51,8 +52,8 @@ def main() -> None:
     os._exit(code)  # not return: the thread that listens would be caught inside a read by the end of Python
 
 
-def _work(job: Job, plans: bool, answers: IO[str]) -> None:
-    stop, begun = Stop(), threading.Event()
+def _work(job: Job, plans: bool, stop: Stop, answers: IO[str]) -> None:
+    begun = threading.Event()
     work: dict[str, list[int]] = {}
     with Session(job, on_video=lambda frames: _send(answers, video=frames)) as session:
 
@@ -84,8 +85,13 @@ def _work(job: Job, plans: bool, answers: IO[str]) -> None:
         _send(answers, finished=True)
 
 
-def _drop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the second would disturb the tidying up
+def _drop(stop: Stop) -> None:
+    if stop.dropped:  # once is enough; the second would disturb the tidying up
+        return
+    stop.drop()
+    watchdog = threading.Timer(_END_LIMIT, os._exit, [INTERRUPTED])
+    watchdog.daemon = True
+    watchdog.start()
     raise KeyboardInterrupt
 
 

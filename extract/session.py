@@ -113,6 +113,7 @@ class Session:
         self.tally = Tally()
         self.leave: set[int] = set()
         self._on_shard: Callable[[int | None], None] = lambda number: None
+        self._stop = Stop()
         self._stack = ExitStack()
         config = job.config
         rule = config.run.retry
@@ -198,12 +199,12 @@ class Session:
         Shards that others are at are waited for: should one of them die, its shard is done here.
 
         Args:
-            stop: looked at before every shard.
+            stop: looked at before every shard, and after every video whether to drop the shard.
             on_shard: called with the number of a shard when it is begun, and with None when that is done.
             on_elsewhere: called with the number of videos of a shard that another worker did.
             on_wait: called with the number of shards waited for, when it begins to wait.
         """
-        self._on_shard = on_shard
+        self._on_shard, self._stop = on_shard, stop
         left = deque([*self.work.missing, *self.work.retries])
         waiting = False
         while left and not stop.asked:
@@ -305,6 +306,8 @@ class Session:
                 frames_per_second=round(self.tally.frames / seconds, 4),
             )
             self._on_video(frames)
+            if self._stop.dropped:
+                raise KeyboardInterrupt
 
         return count
 

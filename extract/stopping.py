@@ -10,13 +10,23 @@ from types import FrameType
 
 
 class Stop:
-    """Whether work is to end after the shard at hand."""
+    """Whether work is to end after the shard at hand, or at once."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self.dropped = False
 
     def ask(self) -> None:
-        """Asks for it; from a signal handler or another thread."""
+        """Asks for an end after the shard at hand; from a signal handler or another thread."""
+        self._asked.set()
+
+    def drop(self) -> None:
+        """Asks for an end at once, to be followed by a KeyboardInterrupt.
+
+        An exception that a signal raises is lost where it meets a callback of the interpreter's own, so whoever is at
+        work also looks here, after each video.
+        """
+        self.dropped = True
         self._asked.set()
 
     @property
@@ -30,26 +40,36 @@ class Stop:
 
 @contextmanager
 def on_interrupt(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
-    """Within the block the first SIGINT asks to stop, and the second raises KeyboardInterrupt.
+    """Within the block the first SIGINT asks to stop; a second one, or SIGTERM, raises KeyboardInterrupt.
 
     Outside the main thread, which alone gets signals, nothing changes.
 
     Args:
-        stop: told by the first.
+        stop: is told.
         say: called with a line for the user.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.ask()
-        say("finishing the shard at hand; Ctrl-C again to stop at once")
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not stop.asked:
+            stop.ask()
+            say("finishing the shard at hand; Ctrl-C again to stop at once")
+            return
+        stop.drop()
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, handle)
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if not stop.dropped:  # a second one must not disturb the tidying up
+            stop.drop()
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+        if stop.dropped:
+            raise KeyboardInterrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

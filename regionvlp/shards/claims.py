@@ -292,6 +292,9 @@ class Claims:
                 break
             except FileNotFoundError:
                 continue
+            except BaseException:
+                self._remove(name, token)  # it may be there already
+                raise
         claim = Claim(name, token, recovered, progress, self, path, text)
         with self._lock:
             self._held[name] = claim

@@ -42,12 +42,17 @@ def set_lost_aside(folder: Path, claims: Claims) -> None:
                     set_aside(folder, name)
 
 
-def tidy(folder: Path, claims: Claims) -> None:
+def tidy(folder: Path, claims: Claims, run: str) -> None:
     """At the end of a run: removes the claims of the dead and what they left unfinished.
 
     While anybody is at work, only what belongs to dead processes of this machine goes.
+
+    Args:
+        folder: the shard folder.
+        claims: the caller's, who holds none.
+        run: whose workers have all ended; an interrupt may have kept one from giving its claim back.
     """
-    claims.sweep()
+    claims.sweep(lambda claim: claim.run == run)
     remove_leftovers(folder)
     if claims.all():
         return

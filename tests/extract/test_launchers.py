@@ -270,7 +270,7 @@ def test_dropped_at_once(
     code, said = command.ended(within=30)
     assert code == 130, said
     assert "run the same command again" in said
-    assert "Traceback" not in said
+    assert "finishing" in said or signal.SIGINT not in signals
     resumable(command.out, videos, undisturbed)
 
 
