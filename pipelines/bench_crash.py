@@ -34,7 +34,7 @@ from regionvlp.progress import ProgressBar
     show_default=True,
     metavar="NAMES",
     callback=lambda ctx, parameter, value: _launchers(value),
-    help="Which take turns.",
+    help="Which take turns; one named twice has two.",
 )
 @click.option("--cold", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of true cold starts.")
 @json_option
@@ -49,23 +49,26 @@ def command(runs: int, seed: int, launchers: list[str], cold: float, json_path: 
     console = console_for(json_path)
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="bench-crash-"))
-    attacks = []
-    with ForkServer() as server, ProgressBar("bench crash", "runs", "runs") as bar:
-        bar.begin(runs)
-        ring = Ring(folder, server)
-        for number in range(runs):
-            attack = ring.attack(launchers[number % len(launchers)], rng.random() < cold, rng)
-            attacks.append(attack)
-            for fault in attack.faults:
-                console.print(f"{attack.launcher}, {attack.form}, {attack.kills}: {fault}", markup=False)
-            bar.advance(1, 1)
-    bad = [attack for attack in attacks if attack.faults]
+    attacks: list[Attack] = []
+    try:
+        with ForkServer() as server, ProgressBar("bench crash", "runs", "runs") as bar:
+            bar.begin(runs)
+            ring = Ring(folder, server)
+            for number in range(runs):
+                attack = ring.attack(launchers[number % len(launchers)], rng.random() < cold, rng)
+                attacks.append(attack)
+                for fault in attack.faults:
+                    console.print(f"{attack.launcher}, {attack.form}, {attack.kills}: {fault}", markup=False)
+                bar.advance(1, 1)
+    finally:
+        bad = [attack for attack in attacks if attack.faults]
+        if not bad:
+            shutil.rmtree(folder)
     for table in _tables(attacks):
         console.print(table)
     if bad:
         console.print(f"{len(bad)} of {runs} runs ended with other content; their folders are in {folder}")
     else:
-        shutil.rmtree(folder)
         console.print(f"all {runs} runs ended with the content of one that nobody disturbed")
     write_json({"device": f"{platform.machine()} CPU", "rows": rows_of(attacks), "ratios": {}}, json_path)
     return 1 if bad else 0

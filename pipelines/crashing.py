@@ -34,6 +34,8 @@ from regionvlp.shards.receipts import finished_shards
 LAUNCHERS: dict[str, list[list[str]]] = {
     "inprocess": [[]],
     "shared": [[], []],  # as two machines would share a folder
+    "task": [["--task", "1/2"], ["--task", "2/2"]],
+    "processes": [["--processes", "2"]],
 }
 TOY = ("--detector", "toy", "--device", "cpu", "--set", "detector.batch=2")
 FORMATS = ("hdf5", "parquet")

@@ -39,7 +39,10 @@ class ForkServer:
 
     def __init__(self, imports: Sequence[str] = IMPORTS) -> None:
         command = [sys.executable, "-c", "from regionvlp.pipelines.fork_server import serve; serve()", *imports]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own, so that Ctrl-C reaches the caller alone, who still needs it to end what runs.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def start(self, arguments: list[str], log: Path) -> int:
         """Runs ``regionvlp`` with ``arguments``; returns the process id, which is that of its session too."""
@@ -63,7 +66,10 @@ class ForkServer:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that starts runs has ended; it says why above")
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
 
