@@ -123,15 +123,16 @@ def pair_scores(
         ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
     """
     check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
-    scores = fused_scores if _takes_fused(video, text) else lean_scores
     with full_precision(video.tokens):
+        fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
+        scores = fused_scores if fused else lean_scores
         return scores(video, text, settings, v2l=v2l, l2v=l2v)
 
 
-def _takes_fused(video: Encoded, text: Encoded) -> bool:
+def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **directions: bool) -> bool:
     form = os.environ.get("REGIONVLP_RWA", "auto")
     if form == "auto":
-        return fused_is_better(video, text)
+        return fused_is_better(video, text, settings, **directions)
     if form not in ("lean", "fused"):
         raise ConfigError(f"REGIONVLP_RWA is {form!r}", "auto, lean or fused")
     obstacle = fused_obstacle(video, text) if form == "fused" else None

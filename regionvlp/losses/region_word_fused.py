@@ -15,21 +15,25 @@ narrower (a caption's words), D width. The kernels call the one side rows, the o
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
 from regionvlp.losses.token_pairs import full_precision
 from regionvlp.models.encoded import Encoded
+
+_log = logging.getLogger(__name__)
 
 MOST_ROWS = 1024
 MOST_COLS = 128
@@ -71,21 +75,73 @@ def fused_obstacle(video: Encoded, text: Encoded) -> str | None:
         most = f"{MOST_ROWS} tokens against {MOST_COLS}, width {MOST_WIDTH}"
         return f"{rows} tokens against {cols} of width {width}, where none or more than {most} cannot be"
     if video.tokens.device.type == "cuda":
+        if torch.cuda.get_device_capability(video.tokens.device) < (8, 0):
+            return "the device is older than compute capability 8.0"
         needed, offered = Plan.of(rows, cols, width).shared_memory, _shared_memory(video.tokens.device)
         if needed > offered:
             return f"the kernel needs {needed} bytes of shared memory, the device has {offered} per block"
     return None
 
 
-def fused_is_better(video: Encoded, text: Encoded) -> bool:
+def fused_is_better(
+    video: Encoded, text: Encoded, settings: RegionWordSettings, *, v2l: bool = True, l2v: bool = True
+) -> bool:
     """Whether to take the fused form where nobody said which.
 
-    Tokens in half precision: always. Float32 tokens: where torch may shorten float32 products too.
+    Tokens in half precision: always. Float32 tokens: where torch may shorten float32 products too. In either case
+    only if the kernels, tried once per device and kind, can be built there and agree with the lean form.
     """
     if fused_obstacle(video, text) is not None:
         return False
     halves = {video.tokens.dtype, text.tokens.dtype} <= {torch.bfloat16, torch.float16}
-    return halves or torch.get_float32_matmul_precision() != "highest"
+    if not halves and torch.get_float32_matmul_precision() == "highest":
+        return False
+    sizes = video.tokens.shape[1], text.tokens.shape[1], video.tokens.shape[2]
+    kind = settings.form, settings.refine, v2l, l2v
+    trained = torch.is_grad_enabled() and (video.tokens.requires_grad or text.tokens.requires_grad)
+    # Captions of any width share a kernel with those of the next power of two.
+    rounded = tuple(max(16, 1 << (size - 1).bit_length()) for size in sizes)
+    return _passes(video.tokens.device, video.tokens.dtype, rounded, kind, trained)
+
+
+@cache
+def _passes(
+    device: torch.device,
+    dtype: torch.dtype,
+    sizes: tuple[int, int, int],
+    kind: tuple[Literal["paper", "public"], bool, bool, bool],
+    trained: bool,
+) -> bool:
+    """Tries the kernels on a few random tokens; says so where they fail, once."""
+    form, refine, v2l, l2v = kind
+    settings = RegionWordSettings(form=form, refine=refine)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.set_grad_enabled(trained):
+
+        def side(tokens: int) -> Encoded:
+            drawn = torch.randn(3, tokens, sizes[2], generator=generator) + torch.randn(sizes[2], generator=generator)
+            drawn = drawn.to(device, dtype).requires_grad_(trained)
+            return Encoded(drawn[:, 0], drawn, torch.ones(3, tokens, dtype=torch.bool, device=device))
+
+        video, text = side(sizes[0]), side(sizes[1])
+        results: list[list[Tensor]] = []
+        try:
+            for scores in (fused_scores, lean_scores):
+                found = scores(video, text, settings, v2l=v2l, l2v=l2v)
+                result = list(found)
+                if trained:
+                    loss = found.v2l.diagonal().sum() + found.l2v.diagonal().sum()
+                    result += torch.autograd.grad(loss, (video.tokens, text.tokens))
+                results.append([tensor.detach().double() for tensor in result])
+            errors = [(a - b).norm() / b.norm().clamp_min(1e-6) for a, b in zip(*results, strict=True)]
+            wrong = float(torch.stack(errors).max())  # NaN if any is
+        except Exception as error:  # no compiler, too old a driver, too small a device: Triton has a name for each
+            _log.warning("region-word alignment takes the lean form, the fused one fails here: %s", error)
+            return False
+    if not wrong < 0.05:
+        _log.warning("region-word alignment takes the lean form, the fused one is off by %.2g here", wrong)
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -97,7 +153,7 @@ class Plan:
         blocks: tiles that an item's rows fill; with one, the item stays in shared memory.
         gram: lengths of what columns attend to come through the Gram matrix of the rows, not by summing the attended
             vectors: N products per weight instead of D, but the matrix and its gradient must be at hand.
-        group: column items per program, at most.
+        group: column items per program.
         warps, stages: of Triton.
     """
 
@@ -150,14 +206,12 @@ class _Call:
     def padding_counts(self) -> bool:
         return "padded" in (self.settings.query_mean, self.settings.query_norm)
 
-    def group(self, narrow: _Side) -> int:
-        return min(self.plan.group, 1 << (len(narrow) - 1).bit_length())
-
-    def constants(self, narrow: _Side) -> dict[str, Any]:
+    @property
+    def constants(self) -> dict[str, Any]:
         """Of both kernels, by name."""
         plan = self.plan
         return {
-            "GROUP": self.group(narrow),
+            "GROUP": plan.group,
             "ROWS": plan.rows, "COLS": plan.cols, "WIDTH": plan.depth, "BLOCKS": plan.blocks, "GRAM": plan.gram,
             "PUBLIC": not self.paper, "REFINE": self.settings.refine,
             "ROWS_ASK": self.rows_ask, "COLS_ASK": self.cols_ask,
@@ -165,7 +219,7 @@ class _Call:
         }  # fmt: skip
 
     def grid(self, wide: _Side, narrow: _Side) -> tuple[int]:
-        return (len(wide) * math.ceil(len(narrow) / self.group(narrow)),)
+        return (len(wide) * math.ceil(len(narrow) / self.plan.group),)
 
     def sides(self, rows: Tensor, row_mask: Tensor, cols: Tensor, col_mask: Tensor) -> tuple[_Side, _Side]:
         """Both as the kernels read them; columns padded so that matrix products over them find aligned rows."""
@@ -202,7 +256,7 @@ class _Fused(torch.autograd.Function):
             wide, narrow = call.sides(rows, row_mask, cols, col_mask)
             sums = torch.zeros(2, len(wide), len(narrow), dtype=torch.float32, device=rows.device)
             scores_kernel[call.grid(wide, narrow)](
-                *call.inputs(wide, narrow), *sums, *call.sizes(wide, narrow), **call.constants(narrow)
+                *call.inputs(wide, narrow), *sums, *call.sizes(wide, narrow), **call.constants
             )
             return sums[0] / wide.askers[:, None], sums[1] / narrow.askers
 
@@ -295,13 +349,13 @@ class _Block:
             empty(call.rows_ask, dtype, V, T, M, M),
             empty(summed, dtype, V, N, T, M),
             empty(summed, dtype, V, T, M, D),
-            empty(gram, torch.float32, V, math.ceil(T / call.group(narrow)), N, N),
+            empty(gram, torch.float32, V, math.ceil(T / call.plan.group), N, N),
             empty(call.rows_ask and call.paper, torch.float32, V, T, M),
             empty(call.cols_ask and call.paper, torch.float32, V, T, N),
         )
         gradients_kernel[call.grid(wide, narrow)](
             *call.inputs(wide, narrow), rows_grad.contiguous(), cols_grad.contiguous(), *written,
-            *call.sizes(wide, narrow), **call.constants(narrow),
+            *call.sizes(wide, narrow), **call.constants,
         )  # fmt: skip
         return _Block(call, *written)
 

@@ -6,6 +6,7 @@ Not collected by itself: Triton has to be told before it is imported that it is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from regionvlp.losses import REGION_WORD_PRESETS, RegionWordScores, RegionWordSettings, region_word_fused
 from regionvlp.losses.region_word import pair_scores
-from regionvlp.losses.region_word_fused import Plan, fused_obstacle, fused_scores
+from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.models import Encoded
 
@@ -34,6 +35,13 @@ LAYOUTS = {
     "whole": Plan(rows=32, cols=16, depth=16, blocks=1, gram=False, group=2, warps=4),
     "blocks": Plan(rows=16, cols=16, depth=16, blocks=2, gram=False, group=1, warps=4),
 }
+
+
+@pytest.fixture(autouse=True)
+def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is slow: no programs of 32 captions where there are two."""
+    plan = Plan.of
+    monkeypatch.setattr(Plan, "of", staticmethod(lambda *sizes: replace(plan(*sizes), group=2)))
 
 
 def side(items: int, tokens: int, seed: int, width: int = 13, real: float = 0.7) -> Encoded:
@@ -157,3 +165,27 @@ def test_the_environment_may_force_either_form(monkeypatch: pytest.MonkeyPatch) 
     for form, expected in (("lean", lean), ("fused", fused)):
         monkeypatch.setenv("REGIONVLP_RWA", form)
         assert torch.equal(pair_scores(video, text, SETTINGS["valid"]).v2l, expected)
+
+
+@pytest.mark.parametrize("fault", ["raises", "is off", "is undefined", None])
+def test_kernels_that_fail_here_are_not_taken(
+    fault: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    monkeypatch.setattr(Plan, "of", staticmethod(lambda *sizes: replace(LAYOUTS["gram"], rows=16, group=2)))
+    right = region_word_fused.fused_scores
+
+    def scores(*sides: Encoded, **directions: bool) -> RegionWordScores:
+        if fault == "raises":
+            raise RuntimeError("no C compiler")
+        found = right(*sides, **directions)
+        factor = {"is off": 1.1, "is undefined": math.nan, None: 1.0}[fault]
+        return RegionWordScores(found.v2l, found.l2v * factor)
+
+    region_word_fused._passes.cache_clear()
+    monkeypatch.setattr(region_word_fused, "fused_scores", scores)
+    video, text = side(2, 5, seed=1), side(2, 3, seed=2)
+    for _ in range(2):
+        assert fused_is_better(video, text, SETTINGS["valid"]) == (fault is None)
+    assert len(caplog.messages) == (fault is not None)
+    region_word_fused._passes.cache_clear()

@@ -59,10 +59,10 @@ def test_the_kernels_in_tritons_interpreter(which: str) -> None:
 
 def test_elsewhere_the_lean_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     video, text = side(2, 5, seed=1), side(2, 3, seed=2)
-    assert not fused_is_better(video, text)
+    settings = REGION_WORD_PRESETS["valid"]
+    assert not fused_is_better(video, text, settings)
     obstacle = fused_obstacle(video, text)
     assert obstacle is not None
-    settings = REGION_WORD_PRESETS["valid"]
     lean = lean_scores(video, text, settings)
     assert torch.equal(pair_scores(video, text, settings).v2l, lean.v2l)
     monkeypatch.setenv("REGIONVLP_RWA", "fused")
@@ -138,7 +138,7 @@ def test_the_kernels_compile_for_hopper_and_fit(
 def test_on_a_gpu_scores_and_gradients_are_those_of_the_lean_form(name: str, shape: tuple[int, int, int]) -> None:
     regions, words, width = shape
     video, text = side(24, regions, 1, "cuda", width), side(40, words, 2, "cuda", width)
-    assert fused_is_better(video, text), fused_obstacle(video, text)
+    assert fused_is_better(video, text, REGION_WORD_PRESETS[name]), fused_obstacle(video, text)
     probe = torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(3)).cuda()
     found, expected = [], []
     for results, form, dtype in ((found, fused_scores, torch.bfloat16), (expected, lean_scores, torch.float64)):
