@@ -128,14 +128,15 @@ def _plan(
 
 
 def _seeds(text: str) -> list[int]:
-    """``5`` is five seeds from 0; ``0,3`` are those two."""
+    """``5`` is five seeds from 0; ``0,3`` are those two, and ``3,`` is that one."""
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers) or (len(numbers) == 1 and numbers[0] == 0):
+    seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f"cannot read '--seeds {text}'", "write --seeds 5 for 0 to 4, or --seeds 0,1,2")
-    return numbers if "," in text else list(range(numbers[0]))
+    return seeds
 
 
 def _conditions(config_path: Path, measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:

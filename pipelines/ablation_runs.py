@@ -42,12 +42,12 @@ class Job:
 def finished(job: Job) -> dict[str, Any] | None:
     """What an earlier call measured of this very run, or None."""
     try:
-        if (job.run / CONFIG).read_text(encoding="utf-8") != dump_yaml(job.config):
-            return None
         result: dict[str, Any] = json.loads((job.run / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # As configurations, not as text: one written before a setting existed has its default.
+        known = load_config(RunConfig, read_yaml(job.run / CONFIG))
+    except (OSError, ValueError, RegionVLPError):
         return None
-    return result
+    return result if known == job.config else None
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:

@@ -195,7 +195,7 @@ def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_
     captions = tmp_path / "test.jsonl"
     captions.write_text("".join(json.dumps({**row, "objects": ["a star"]}) + "\n" for row in rows))
     source = f"{{captions: {captions}, shards: {world / 'shards'}}}"
-    arguments = ["--over", "loss=global", "--seeds", "1", "--set", f"eval.source={source}", *SHORT]
+    arguments = ["--over", "loss=global", "--seeds", "0,", "--set", f"eval.source={source}", *SHORT]
     assert run(["ablate", "--config", str(recipe()), *arguments, "--out", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out/ablation.json").read_text())
     assert record["runs"]["global"]["0"]["grounding"] == {}
@@ -209,6 +209,9 @@ def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_
         (["--over", "optim.lrr=1,2"], "unknown key 'optim.lrr'"),
         (["--over", "optim.lr=-1,2"], "variant 'optim.lr=-1'"),
         (["--over", "loss=rwa", "--seeds", "x"], "--seeds 5 for 0 to 4"),
+        (["--over", "loss=rwa", "--seeds", "0"], "--seeds 5 for 0 to 4"),
+        (["--over", "loss=rwa", "--seeds", "1,-2"], "--seeds 5 for 0 to 4"),
+        (["--over", "loss=rwa", "--seeds", "1,1"], "--seeds 5 for 0 to 4"),
         (["--over", "loss=rwa", "--set", "eval.source=null"], "nothing to measure on"),
         ([], "nothing to vary"),
     ],
