@@ -29,7 +29,7 @@ TABLE, RECORD = "table.md", "ablation.json"
 @click.command("ablate")
 @click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file of a run.")
 @click.option("--over", "overs", multiple=True, metavar="AXIS=A,B",
-              help="What to vary: loss=global,filip,taco,rwa,rwa_no_refine,rwa_valid,rwa_public; frames= or regions=; "
+              help="What to vary: loss=global,filip,rwa (see above); frames=1,4 or regions=8,30; "
                    "or any key, e.g. optim.lr=1e-4,3e-4. Several make a grid.")  # fmt: skip
 @click.option("--variants", "files", multiple=True, type=click.Path(path_type=Path),
               help="A YAML file of variants: a mapping of names to settings, as in recipes.yaml.")  # fmt: skip
@@ -52,9 +52,10 @@ def command(
     """Train variants of a run with several seeds, measure them, and say which differences exceed the seeds' spread.
 
     The losses are named as in DemoVLP's tables 4 to 6, whose figures stand beside. Each is a layer of settings over
-    the configuration: global (contrast of whole clips alone), filip, taco, rwa (the paper's region-word alignment),
-    rwa_no_refine, rwa_valid (the public code's on valid tokens, contrasted both ways), rwa_public (exactly the public
-    code's, captions padded to 100).
+    the configuration: global (contrast of whole clips alone), filip, taco (its token term, all words alike), taco_idf
+    (over nouns and verbs), rwa (the paper's region-word alignment), rwa_no_refine, rwa_select_token (captions of nouns
+    and verbs alone), rwa_valid (the public code's on valid tokens, contrasted both ways), rwa_public (exactly the
+    public code's, captions padded to 100). Those with nouns and verbs need a tagger.
     """
     variants = build_variants(overs, [find_config(path) for path in files])
     base = merge(read_yaml(find_config(config_path)), parse_assignments(assignments))

@@ -21,9 +21,11 @@ from regionvlp.errors import ConfigError, nearest
 LOSS_NAMES: dict[str, str] = {
     "global": "global contrast alone: the paper's Base",
     "filip": "FILIP's best matches beside it",
-    "taco": "TACo's token term beside it",
+    "taco": "TACo's token term beside it, all words alike",
+    "taco_idf": "the same over nouns and verbs, rare ones louder, as TACo has it (needs a tagger)",
     "rwa": "region-word alignment as the paper's equations have it",
     "rwa_no_refine": "the same without focusing",
+    "rwa_select_token": "rwa on captions of nouns and verbs alone (needs a tagger)",
     "rwa_valid": "the public code's alignment on valid tokens only, contrasted in both directions",
     "rwa_public": "exactly the public code's: padding counts, captions of 100 tokens, KL from videos alone",
 }
@@ -119,11 +121,14 @@ def _loss(name: str) -> dict[str, Any]:
         raise ConfigError(f"no loss called '{name}'", nearest(name, LOSS_NAMES) or f"losses: {', '.join(LOSS_NAMES)}")
     if name == "global":
         return {"loss": {"use_global": True, "use_local": False}}
-    if name in ("filip", "taco"):
-        return {"loss": {"use_global": True, "use_local": True, "local": name}}
+    if name in ("filip", "taco", "taco_idf"):
+        weight = "idf" if name == "taco_idf" else "equal"
+        return {
+            "loss": {"use_global": True, "use_local": True, "local": name.removesuffix("_idf"), "word_weight": weight}
+        }
     return {
         "loss": {"use_global": True, "use_local": True, "local": "region_word", "region_word": _region_word(name)},
-        **(_PUBLIC_DATA if name == "rwa_public" else {}),
+        **_DATA.get(name, {}),
     }
 
 
@@ -134,6 +139,7 @@ def _region_word(name: str) -> dict[str, Any]:
     changes: dict[str, tuple[str, dict[str, Any]]] = {
         "rwa": ("paper", {}),
         "rwa_no_refine": ("paper", {"refine": False}),
+        "rwa_select_token": ("paper", {}),
         "rwa_valid": ("valid", {"local_loss": "nce_both"}),
         "rwa_public": ("public", {}),
     }
@@ -141,10 +147,13 @@ def _region_word(name: str) -> dict[str, Any]:
     return REGION_WORD_PRESETS[preset].model_dump(exclude={"temperature"}) | changed
 
 
-# What the public score is a function of besides the tokens: it counts padded words and regions.
-_PUBLIC_DATA: dict[str, Any] = {
-    "data": {"padding": "edge", "pad_text": True, "text_length": 100},
-    "model": {"text": {"max_length": 100}},
+_DATA: dict[str, dict[str, Any]] = {
+    "rwa_select_token": {"data": {"words": "nouns_and_verbs"}},
+    # What the public score is a function of besides the tokens: it counts padded words and regions.
+    "rwa_public": {
+        "data": {"padding": "edge", "pad_text": True, "text_length": 100},
+        "model": {"text": {"max_length": 100}},
+    },
 }
 _PAIRED: dict[str, Callable[[Any], dict[str, Any]]] = {
     "frames": lambda value: {"data": {"frames": value}, "model": {"video": {"frames": value}}},

@@ -48,7 +48,11 @@ def test_losses_by_name_do_not_depend_on_the_configuration_below() -> None:
     assert not load("rwa_no_refine").loss.region_word.refine
     public = load("rwa_public")
     assert (public.data.text_length, public.data.pad_text, public.data.padding) == (100, True, "edge")
-    assert len({load(name).loss.model_dump_json() for name in LOSS_NAMES}) == len(LOSS_NAMES)
+    assert load("taco", {"loss": {"word_weight": "idf"}}).loss.word_weight == "equal"
+    assert load("taco_idf").loss.word_weight == "idf"
+    assert load("rwa_select_token").data.words == "nouns_and_verbs"
+    assert load("rwa_select_token").loss == load("rwa").loss
+    assert len({load(name).model_dump_json() for name in LOSS_NAMES}) == len(LOSS_NAMES)
 
 
 def test_the_grid_of_several_axes(tmp_path: Path) -> None:
