@@ -24,7 +24,7 @@ from regionvlp.extract.detector.convert import convert
 from regionvlp.extract.detector.registry import SETTINGS_NAME, find_detector
 from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import load_weights
-from regionvlp.shards.files import _HOST
+from regionvlp.shards.process import this_host
 from regionvlp.unpickle import read_arrays
 
 State = dict[str, torch.Tensor]
@@ -140,7 +140,7 @@ def test_what_is_refused_leaves_nothing(native_state: MakeState, tmp_path: Path)
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     assert "exists already" in refusal(lambda: convert(source, tmp_path / "full"), InputError)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "weights.pth"]
-    elsewhere, killed = tmp_path / "out.nowhere-1.tmp", tmp_path / f"out.{_HOST}-999999999.tmp"
+    elsewhere, killed = tmp_path / "out.nowhere-1.tmp", tmp_path / f"out.{this_host()}-999999999.tmp"
     elsewhere.mkdir()
     killed.mkdir()
     convert(source, tmp_path / "out")
