@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from regionvlp.regions import FrameRegions
 
-WIDTH = 8
+WIDTH = 1024  # so that a frame is too large to share a write with others
 
 
 class ArithmeticDetector:

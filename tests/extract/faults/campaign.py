@@ -242,12 +242,12 @@ def _child(out: Path, arguments: list[str], fault: Fault | None, said: Path, log
 
 
 def chosen(points: Sequence[str], sample: int | None) -> list[Fault]:
-    """Every point with every mode; or, of the first and last of each stretch of equal operations, every third with
+    """Every point with every mode; or, of the first and last of each stretch of equal operations, every sixth with
     one mode each: others, with other modes, for ``sample`` 1 than for 0."""
     if sample is None:
         return [Fault(point, mode) for point in range(len(points)) for mode in MODES]
     ends = [p for p in range(len(points)) if points[p : p + 2] != [points[p]] * 2 or points[p - 1] != points[p]]
-    return [Fault(point, MODES[(i + sample) % len(MODES)]) for i, point in enumerate(ends[sample::3])]
+    return [Fault(point, MODES[(i + sample) % len(MODES)]) for i, point in enumerate(ends[sample::6])]
 
 
 def main() -> None:
