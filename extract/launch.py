@@ -6,13 +6,14 @@ Whatever the user can get wrong is found before the output folder is touched. Ea
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionvlp.errors import InputError, NothingDoneError
+from regionvlp.errors import InputError, NothingDoneError, RegionVLPError
 from regionvlp.extract.job import Job
 from regionvlp.extract.processes import devices_of, run_processes
 from regionvlp.extract.reports import Reports
@@ -27,6 +28,9 @@ from regionvlp.shards.recovery import tidy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,10 @@ def extract_folder(
         _tidy(job)
     if stop.asked and folder_status(out).left:
         raise KeyboardInterrupt
-    return _outcome(out, tally, left, started)
+    outcome = _outcome(out, tally, left, started)
+    if config.run.card and not outcome.status.left:
+        _write_card(job)
+    return outcome
 
 
 def _run_here(job: Job, found: pa.Table, stop: Stop, reports: Reports) -> Tally:
@@ -121,6 +128,16 @@ def _tidy(job: Job) -> None:
     if (job.out / MANIFEST_NAME).exists():
         with Claims(job.out, stale_after=job.config.run.stale_after) as claims:
             tidy(job.out, claims, job.run)
+
+
+def _write_card(job: Job) -> None:
+    """The dataset card of a folder in which all is done; that it cannot be written ends no run."""
+    from regionvlp.extract.card import CARD_NAME, write_card
+
+    try:
+        write_card(job.out)
+    except (OSError, RegionVLPError) as error:
+        log.warning("%s cannot be written: %s", job.out / CARD_NAME, error)
 
 
 def _outcome(out: Path, tally: Tally, left: list[int], started: float) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 from regionvlp.extract.estimate import Estimate, estimate
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import Source
-from regionvlp.pipelines.output import console_for, human_bytes, write_json
+from regionvlp.pipelines.output import console_for, human_bytes, human_time, write_json
 
 
 def dry_run(source: Source, out: Path, config: ExtractConfig, json_path: str | None) -> None:
@@ -60,16 +60,3 @@ def _time(told: Estimate) -> str:
         + (f" ({failed} others could not be read)" if failed else "")
         + f" and {found.detected} of their frames"
     )
-
-
-def human_time(seconds: float) -> str:
-    """``93784`` as ``1 d 2 h``: the two largest units."""
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    whole = max(1, round(seconds))
-    first = next(i for i, (_, size) in enumerate(units) if whole >= size)
-    name, size = units[first]
-    text = f"{whole // size} {name}"
-    if first + 1 < len(units) and whole % size >= units[first + 1][1]:
-        smaller, unit = units[first + 1]
-        text += f" {whole % size // unit} {smaller}"
-    return text

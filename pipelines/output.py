@@ -102,3 +102,16 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def human_time(seconds: float) -> str:
+    """``93784`` as ``1 d 2 h``: the two largest units."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    whole = max(1, round(seconds))
+    first = next(i for i, (_, size) in enumerate(units) if whole >= size)
+    name, size = units[first]
+    text = f"{whole // size} {name}"
+    if first + 1 < len(units) and whole % size >= units[first + 1][1]:
+        smaller, unit = units[first + 1]
+        text += f" {whole % size // unit} {smaller}"
+    return text

@@ -112,6 +112,18 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
     return 1 if lost else 0
 
 
+@command.command("card")
+@click.argument("shards", type=click.Path(path_type=Path))
+def card_command(shards: Path) -> int:
+    """Write the dataset card of SHARDS, its README.md; one that was edited is left alone."""
+    from regionvlp.extract.card import CARD_NAME, write_card
+
+    if not write_card(shards):
+        raise InputError(f"{shards / CARD_NAME} was edited, so it is left as it is", "move it away to have a new one")
+    console_for(None).print(f"wrote {shards / CARD_NAME}", markup=False)
+    return 0
+
+
 @command.command("draw")
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder that was extracted.")

@@ -83,7 +83,7 @@ class ClaimInfo:
         process: the owner; None where the file cannot be read.
         worker: what the owner calls itself, for people.
         run: shared by all workers that one command started.
-        since: when it was taken, seconds since 1970 by the owner's clock.
+        seconds: since it was taken, as far as the clocks of its owner and of the file system agree.
         progress: as of the last beat.
         age: seconds since the last beat by the clock of the file system.
         stale: whether the owner is taken for dead.
@@ -94,7 +94,7 @@ class ClaimInfo:
     process: ProcessName | None
     worker: str
     run: str
-    since: float
+    seconds: float
     progress: Progress
     age: float
     stale: bool
@@ -323,12 +323,12 @@ class Claims:
             process = ProcessName.parse(values["process"])
             dead = process is not None and process.dead
             progress = Progress(**{key: values[key] for key in Progress.__dataclass_fields__})
-            worker, run, since = values["worker"], values["run"], values["since"]
-            return ClaimInfo(name, _token(values), process, worker, run, since, progress, age, late or dead)
+            worker, run, seconds = values["worker"], values["run"], max(0.0, self._now() - values["since"])
+            return ClaimInfo(name, _token(values), process, worker, run, seconds, progress, age, late or dead)
         except (AssertionError, KeyError, TypeError):
             # A power cut, or a file system on which it does not appear whole: then it does soon.
             late = age > min(self._stale_after, _UNREADABLE_FOR)
-            return ClaimInfo(name, _token(values or {}), None, "", "", beat, Progress(), age, late)
+            return ClaimInfo(name, _token(values or {}), None, "", "", age, Progress(), age, late)
 
     def _now(self) -> float:
         """Seconds since 1970 by the clock that the file system dates files with."""

@@ -18,7 +18,7 @@ from regionvlp.extract.estimate import Calibration, estimate
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import open_source
 from regionvlp.pipelines.cli import run
-from regionvlp.pipelines.dry_run import human_time
+from regionvlp.pipelines.output import human_time
 from regionvlp.regions import FrameRegions
 from regionvlp.shards import inspect
 
