@@ -22,6 +22,7 @@ from regionvlp.shards.schema import ShardSpec
 # than another seek.
 _GAP = 16 * 1024
 _BUFFERS = 1000  # of one call; Linux and macOS take 1024
+_BYTES = 1 << 30  # of one call; Linux reads no more than 2 GiB
 
 
 class DataFile:
@@ -95,7 +96,7 @@ class DataFile:
         buffers: list[memoryview] = []
         for offset, memory in pieces:
             gap = offset - end
-            if not 0 <= gap <= _GAP or len(buffers) >= _BUFFERS:
+            if not 0 <= gap <= _GAP or len(buffers) >= _BUFFERS or end - start >= _BYTES:
                 self._read(buffers, start, end)
                 start, buffers = offset, []
             elif gap:

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -39,7 +40,7 @@ from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import UNKNOWN, PlanRow
 from regionvlp.shards.reader import ShardReader
 from regionvlp.shards.restricted_pickle import UnsafePickleError, load_plain
-from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES, refuse_bad_ids, walk_files
 
 LAYOUT = "demovlp"  # as the manifest names it
 
@@ -77,7 +78,8 @@ def find_videos(root: Path) -> Found:
     """Lists the videos and images below ``root``; links to folders are followed, loops are not.
 
     Raises:
-        InputError: there is no such folder, or nothing of the layout in it.
+        InputError: there is no such folder, nothing of the layout in it, a folder in it that cannot be listed, or a
+            name that cannot be an id.
     """
     if not root.is_dir():
         raise InputError(f"no folder at {root}", "check the path")
@@ -107,6 +109,7 @@ def find_videos(root: Path) -> Found:
             f"{root} holds no features in the public layout", "expected <video>/<frame number>.npz or <image>_1.npz"
         )
     rows.sort(key=lambda row: row.video_id)
+    refuse_bad_ids(row.video_id for row in rows)
     for one, other in pairwise(rows):
         if one.video_id == other.video_id:
             raise InputError(f"'{one.video_id}' is a folder of frames and an image as well", "rename one of them")
@@ -115,28 +118,9 @@ def find_videos(root: Path) -> Found:
 
 def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder with npz files, as its path below ``root`` in POSIX form ('' for itself), and their names."""
-    seen = set()
-
-    def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-        path = root / folder
-        status = path.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        names, below = [], []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.endswith(".npz"):
-                    names.append(entry.name)
-                elif entry.is_dir():
-                    below.append(entry.name)
-        if names:
-            yield folder, names
-        for name in sorted(below):
-            with suppress(FileNotFoundError, PermissionError):
-                yield from walk(str(PurePosixPath(folder, name)))
-
-    return walk("")
+    files = (posixpath.split(place) for place, _ in walk_files(os.fspath(root)) if place.endswith(".npz"))
+    for folder, group in groupby(files, key=itemgetter(0)):  # the files of a folder come one after the other
+        yield folder, [name for _, name in group]
 
 
 def feature_width(root: Path, found: Found, tries: int = 20) -> int:

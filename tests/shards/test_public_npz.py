@@ -68,6 +68,7 @@ def import_npz(folder: Path, out: Path, *options: str) -> int:
 
 def test_videos_frames_and_images_are_found(public: Path) -> None:
     (public / "loop").symlink_to(public, target_is_directory=True)
+    (public / "itself").symlink_to("itself")
     (public / "notes.npz").touch()
     found = find_videos(public)
     assert [(row.video_id, row.location) for row in found.rows] == [
