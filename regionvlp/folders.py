@@ -5,7 +5,6 @@ In: a path where nothing is yet. Out: a folder, written under a temporary name b
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from regionvlp.errors import InputError
-from regionvlp.shards.files import flush, in_use, is_temporary, temporary_path
+from regionvlp.shards.files import flush, remove_leftovers, temporary_path
 
 
 def check_new(path: Path) -> None:
@@ -36,7 +35,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         InputError: ``path`` holds something already, or cannot be written.
     """
     check_new(path)
-    _remove_leftovers(path)
+    if path.parent.is_dir():
+        remove_leftovers(path.parent, path.name)
     temporary = temporary_path(path)
     try:
         temporary.mkdir(parents=True)
@@ -51,11 +51,3 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {reason}", "choose another folder, or make room") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left behind of the same folder on this machine."""
-    here = temporary_path(path).name.rpartition("-")[0]
-    for found in path.parent.glob(f"{glob.escape(here)}-*.tmp") if path.parent.is_dir() else ():
-        if is_temporary(found.name) and found.is_dir() and not in_use(found.name):
-            shutil.rmtree(found, ignore_errors=True)

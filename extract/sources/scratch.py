@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regionvlp.errors import InputError
-from regionvlp.shards.files import is_leftover, temporary_path, temporary_target
+from regionvlp.shards.files import remove_leftovers, temporary_path
 
 _NAME = "regionvlp-clips"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -124,9 +123,7 @@ class Scratch:
 
     def _own_folder(self) -> Path:
         if self._folder is None:
-            for name in os.listdir(self._parent):
-                if temporary_target(name) == _NAME and is_leftover(name):
-                    shutil.rmtree(self._parent / name, ignore_errors=True)
+            remove_leftovers(self._parent, _NAME)
             self._folder = temporary_path(self._parent / _NAME)
             self._folder.mkdir(mode=0o700)
         return self._folder

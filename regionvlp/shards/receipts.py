@@ -161,7 +161,8 @@ def data_files(folder: Path, manifest: ShardSpec, number: int) -> list[Path]:
     The second kind arises where the first name was taken. Which one counts is written in the receipt.
     """
     usual = folder / manifest.data_name(number)
-    return sorted(path for path in folder.glob(f"{usual.stem}*{usual.suffix}") if names_shard(path.name) == number)
+    names = (name for name in os.listdir(folder) if name.startswith(usual.stem) and name.endswith(usual.suffix))
+    return sorted(folder / name for name in names if names_shard(name) == number)
 
 
 def names_shard(name: str) -> int | None:
