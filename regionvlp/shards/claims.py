@@ -17,7 +17,6 @@ revive it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -29,11 +28,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.files import create_once, is_temporary, remove_leftovers, temporary_path, temporary_target
-from regionvlp.shards.manifest import MANIFEST_NAME
+from regionvlp.shards.files import create_once, remove_leftovers, temporary_path, temporary_target
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.process import ProcessName, this_process
 from regionvlp.shards.schema import shard_stem
 
@@ -45,11 +44,8 @@ PLAN = "plan"
 
 _BYTES = 1024  # a claim never changes its size, so that writing over it never leaves half of it
 _BEAT = 5.0
-_LOCK_PATIENCE = 60.0
-_LOCK_POLL = 0.02
 _CLOCK_GOOD_FOR = 60.0
 _UNREADABLE_FOR = 30.0
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EROFS}
 
 
 class ClaimLostError(ShardError):
@@ -375,46 +371,10 @@ def claim_name(shard: int) -> str:
 def remove_temporaries(folder: Path, shard: int) -> None:
     """Removes every unfinished file of a shard, of whatever machine. Only for who has the claim on it."""
     stem = shard_stem(shard)
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(stem) and is_temporary(entry.name)]
-    for name in names:
-        target = temporary_target(name)
+    for name in os.listdir(folder):
+        target = temporary_target(name) if name.startswith(stem) else None
         if target is not None and target.removeprefix(stem)[:1] in (".", "-"):
             (folder / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[bool]:
-    """Holds the folder's advisory lock for a moment; yields False where the file system has none.
-
-    Nothing depends on it alone: where it does not work, or not across machines, windows of a few system calls stay
-    open in which two workers may waste work. The lock is on the manifest, which is never replaced or removed.
-    """
-    locked = False
-    with contextlib.ExitStack() as stack:
-        for mode in ("rb", "r+b"):  # locks over a network are given to writers only
-            try:
-                locked = _locked(stack.enter_context((folder / MANIFEST_NAME).open(mode)))
-                break
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-        yield locked
-
-
-def _locked(file: IO[bytes]) -> bool:
-    """Waits for the lock of a file; False where somebody holds on to it."""
-    import fcntl
-
-    deadline = time.monotonic() + _LOCK_PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(_LOCK_POLL)
-    log.warning("somebody holds the lock of %s for a minute; going on without it", file.name)
-    return False
 
 
 def _token(values: dict[str, Any]) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import cast_features
-from regionvlp.shards.claims import Claim, Claims, claim_name, folder_lock
+from regionvlp.shards.claims import Claim, Claims, claim_name
 from regionvlp.shards.codec import video_regions
 from regionvlp.shards.datafile import DataFile
 from regionvlp.shards.files import remove_leftovers, sha256_of
 from regionvlp.shards.formats import format_of
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import read_plan, write_plan
 from regionvlp.shards.receipts import Receipt, read_receipts, receipt_path

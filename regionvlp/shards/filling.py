@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from regionvlp.errors import ShardError, VideoError
 from regionvlp.regions import VideoRegions
-from regionvlp.shards.claims import Claim, Claims, claim_name, folder_lock
+from regionvlp.shards.claims import Claim, Claims, claim_name
 from regionvlp.shards.files import remove_leftovers
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import VIDEO_SCHEMA, PlanRow, PlanTable, read_plan, write_plan
 from regionvlp.shards.receipts import Failure, receipt_path
@@ -105,7 +106,7 @@ def fill_shards(
         remove_leftovers(folder)
         set_lost_aside(folder, claims)
         todo = [number for number in plan.shards() if not receipt_path(folder, number).exists()]
-        on_plan(len(plan), sum(len(plan.video_ids(number)) for number in todo))
+        on_plan(len(plan), sum(map(plan.count, todo)))
         for number in todo:
             rows = plan.rows(number)
             claim = claims.take(claim_name(number), of_videos=len(rows))

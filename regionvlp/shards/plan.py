@@ -129,6 +129,10 @@ class PlanTable:
         ids: list[str] = self._slice(shard).column("video_id").to_pylist()
         return ids
 
+    def count(self, shard: int) -> int:
+        """How many videos a shard has."""
+        return len(self._slice(shard))
+
     def _slice(self, shard: int) -> pa.Table:
         first, last = np.searchsorted(self._shard, [shard, shard + 1])
         return self.table.slice(first, last - first)

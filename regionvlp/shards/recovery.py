@@ -10,8 +10,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from regionvlp.shards.claims import Claims, claim_name, folder_lock
+from regionvlp.shards.claims import Claims, claim_name
 from regionvlp.shards.files import in_use, is_temporary, remove_leftovers, set_aside
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.receipts import (
     Receipt,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
-from regionvlp.shards.claims import Claims, folder_lock
+from regionvlp.shards.claims import Claims
 from regionvlp.shards.files import create_once, document_text, set_aside, sha256_of
 from regionvlp.shards.formats import format_named
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.manifest import MANIFEST_NAME, Manifest
 from regionvlp.shards.receipts import Receipt, finished_shards, names_shard, receipt_path
 from regionvlp.shards.schema import SUFFIXES

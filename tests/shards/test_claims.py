@@ -19,8 +19,9 @@ import pytest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import ClaimLostError, Claims, Manifest, ShardWriter, open_shards, verify
 from regionvlp.shards import claims as claims_module
-from regionvlp.shards.claims import CLAIMS_NAME, folder_lock
+from regionvlp.shards.claims import CLAIMS_NAME
 from regionvlp.shards.files import temporary_path
+from regionvlp.shards.locking import folder_lock
 from regionvlp.shards.process import ProcessName, this_host, this_process
 
 NAME = "shard-00003"
