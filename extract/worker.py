@@ -202,7 +202,7 @@ class _Shard:
             try:
                 yield self._one(video, shared)
             except VideoError as error:
-                yield _failure(video, error)
+                yield Failure.of(video.video_id, error, video.attempt)
 
     def _together(self, group: Sequence[_Decoded]) -> Iterator[FrameRegions] | None:
         """The regions of all frames of the group; None where that fails or is one video's: it is tried by itself.
@@ -262,15 +262,3 @@ class _Shard:
                 Partial(video.video_id, decoded.frames_announced, decoded.frames_decoded, decoded.packets_skipped)
             )
         return regions
-
-
-def _failure(video: _Decoded, error: VideoError) -> Failure:
-    return Failure(
-        video_id=video.video_id,
-        stage=error.stage,
-        reason=error.reason,
-        error=type(error.__cause__ or error).__name__,
-        message=error.message,
-        attempt=video.attempt,
-        transient=error.transient,
-    )
