@@ -69,7 +69,7 @@ def extract_folder(
         videos: a source, or what :func:`~regionvlp.extract.sources.open_source` makes one of: a folder, say.
         out: the shard folder; created if need be.
         config: see :class:`ExtractConfig`.
-        task: (k, N): do only slot k of N, an array job's; (0, 1) for all.
+        task: (k, N): do only slot k of N, an array job's; (0, 1) for all. Only slot 0 adds videos to a plan.
         on_plan: called once, with the number of videos planned and of those still to do.
         on_video: called after each video with the number of frames written (0 for a failure).
         on_elsewhere: called with the number of videos of a shard that a worker of another command did meanwhile.
@@ -84,8 +84,8 @@ def extract_folder(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", "give --out a folder")
     source = open_source(videos)
-    found = source.scan()
-    refuse_absent(source, found)
+    # Of the slots of an array, one lists all videos, and the others use the plan.
+    found = _listed(source) if task[0] == 0 else None
     job = Job(source, out.absolute(), config, task=task)
     reports, stop = Reports(on_plan, on_video, on_elsewhere, on_note), Stop()
     devices = devices_of(config)
@@ -93,9 +93,9 @@ def extract_folder(
         if config.run.engine == "ray":
             from regionvlp.extract.ray_engine import run_ray
 
-            tally, left = run_ray(job, stop, reports)
+            tally, left = run_ray(job, found, stop, reports)
         elif devices:
-            tally, left = run_processes(job, devices, stop, reports)
+            tally, left = run_processes(job, found, devices, stop, reports)
         else:
             tally, left = _run_here(job, found, stop, reports), []
     finally:
@@ -108,11 +108,16 @@ def extract_folder(
     return outcome
 
 
-def _run_here(job: Job, found: pa.Table, stop: Stop, reports: Reports) -> Tally:
+def _listed(source: Source) -> pa.Table:
+    found = source.scan()
+    refuse_absent(source, found)
+    return found
+
+
+def _run_here(job: Job, found: pa.Table | None, stop: Stop, reports: Reports) -> Tally:
     """The launcher of one worker: this process."""
     with Session(job, on_video=reports.video) as session:
-        # Slots of an array but the first only use the plan, so that not all of them list all videos.
-        session.prepare(None if job.task[0] else found)
+        session.prepare(found)
         reports.plan(session.work.planned, session.work.videos)
         with on_interrupt(stop, reports.note):
             session.run(

@@ -1,9 +1,10 @@
 """The child of :mod:`~regionvlp.extract.processes`: one worker in a process of its own.
 
-Protocol, lines of JSON. To it, on standard input: first ``{"job": ..., "plans": bool}``, then ``{"begin": work}`` with
-what there is to do, ``{"leave": shard}`` and ``{"stop": true}``. From it, on what was standard output: ``{"ready":
-work, "planned": n, "videos": n}`` where it plans, ``{"shard": n}`` when it begins one and ``{"shard": null}`` when that
-is done, ``{"video": frames}``, and how it ended: ``finished``, ``error`` (the user's to mend) or ``died``.
+Protocol, lines of JSON. To it, on standard input: first ``{"job": ..., "plans": bool, "listing": descriptor}`` (of an
+inherited file with what the source lists; null where nobody listed it), then ``{"begin": work}`` with what there is to
+do, ``{"leave": shard}`` and ``{"stop": true}``. From it, on what was standard output: ``{"ready": work, "planned": n,
+"videos": n}`` where it plans, ``{"shard": n}`` when it begins one and ``{"shard": null}`` when that is over,
+``{"video": frames}``, and how it ended: ``finished``, ``error`` (the user's to mend) or ``died``.
 When standard input closes the parent is dead, and it drops what it does.
 """
 
@@ -17,6 +18,8 @@ import sys
 import threading
 import traceback
 from typing import IO, Any
+
+import pyarrow as pa
 
 from regionvlp.errors import RegionVLPError
 from regionvlp.extract.job import Job
@@ -38,7 +41,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=first["log_level"])
     code = 0
     try:
-        _work(Job.from_dict(first["job"]), first["plans"], stop, answers)
+        _work(Job.from_dict(first["job"]), first["plans"], first["listing"], stop, answers)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except RegionVLPError as error:
@@ -52,7 +55,7 @@ def main() -> None:
     os._exit(code)  # not return: the thread that listens would be caught inside a read by the end of Python
 
 
-def _work(job: Job, plans: bool, stop: Stop, answers: IO[str]) -> None:
+def _work(job: Job, plans: bool, listing: int | None, stop: Stop, answers: IO[str]) -> None:
     begun = threading.Event()
     work: dict[str, list[int]] = {}
     with Session(job, on_video=lambda frames: _send(answers, video=frames)) as session:
@@ -72,7 +75,7 @@ def _work(job: Job, plans: bool, stop: Stop, answers: IO[str]) -> None:
 
         threading.Thread(target=listen, daemon=True).start()
         if plans:
-            session.prepare(job.source.scan())
+            session.prepare(None if listing is None else _read_table(listing))
             found = {"missing": session.work.missing, "retries": list(session.work.retries)}
             _send(answers, ready=found, planned=session.work.planned, videos=session.work.videos)
         else:
@@ -83,6 +86,11 @@ def _work(job: Job, plans: bool, stop: Stop, answers: IO[str]) -> None:
         if not stop.asked:
             session.run(stop, on_shard=lambda number: _send(answers, shard=number))
         _send(answers, finished=True)
+
+
+def _read_table(descriptor: int) -> pa.Table:
+    with open(descriptor, "rb") as file, pa.ipc.open_file(file) as reader:
+        return reader.read_all()
 
 
 def _drop(stop: Stop) -> None:

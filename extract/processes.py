@@ -13,12 +13,15 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pyarrow as pa
 
 from regionvlp import errors
 from regionvlp.errors import RegionVLPError
@@ -40,11 +43,14 @@ _TICK = 0.2
 _END_LIMIT = 10.0  # seconds that a worker gets to drop its shard
 
 
-def run_processes(job: Job, devices: list[str], stop: Stop, reports: Reports) -> tuple[Tally, list[int]]:
+def run_processes(
+    job: Job, found: pa.Table | None, devices: list[str], stop: Stop, reports: Reports
+) -> tuple[Tally, list[int]]:
     """Has a worker process for each of ``devices`` do a job.
 
     Args:
         job: of all workers together.
+        found: see :meth:`Session.prepare`.
         devices: where each detects.
         stop: asks them all to end after the shard at hand.
         reports: see :class:`Reports`.
@@ -56,10 +62,24 @@ def run_processes(job: Job, devices: list[str], stop: Stop, reports: Reports) ->
         RegionVLPError: the first that a worker raised, or none of them can be kept alive. The others were stopped.
         KeyboardInterrupt: passed on, after all workers dropped their shards.
     """
-    crew = _Crew(replace(job, config=_shared_out(job.config, len(devices))), devices, reports)
-    with crew.ended_whatever_happens(), on_interrupt(stop, reports.note):
-        crew.run(stop)
+    with _as_file(found) as listing:
+        crew = _Crew(replace(job, config=_shared_out(job.config, len(devices))), listing, devices, reports)
+        with crew.ended_whatever_happens(), on_interrupt(stop, reports.note):
+            crew.run(stop)
     return crew.tally, crew.deaths.left
+
+
+@contextmanager
+def _as_file(found: pa.Table | None) -> Iterator[int | None]:
+    """A listing as a file without a name, for a child to inherit; yields its descriptor."""
+    if found is None:
+        yield None
+        return
+    with tempfile.TemporaryFile() as file:
+        with pa.ipc.new_file(file, found.schema) as writer:
+            writer.write_table(found)
+        file.flush()
+        yield file.fileno()
 
 
 @dataclass
@@ -82,8 +102,8 @@ class _Worker:
 
 
 class _Crew:
-    def __init__(self, job: Job, devices: list[str], reports: Reports) -> None:
-        self._job, self._devices, self._reports = job, devices, reports
+    def __init__(self, job: Job, listing: int | None, devices: list[str], reports: Reports) -> None:
+        self._job, self._listing, self._devices, self._reports = job, listing, devices, reports
         self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._workers: dict[int, _Worker] = {}
         self._work: dict[str, list[int]] | None = None  # known once the first worker has planned
@@ -137,17 +157,19 @@ class _Crew:
         share = max(1, usable_cpus() // len(self._devices))
         # The number of the user's own choosing wins.
         threads = {name: os.environ.get(name, str(share)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        plans = number == 0 and self._work is None
+        listing = self._listing if plans else None
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | threads,
+            pass_fds=() if listing is None else (listing,),
         )
         worker = _Worker(number, process)
         self._workers[number] = worker
-        plans = number == 0 and self._work is None
-        worker.tell(job=job.to_dict(), plans=plans, log_level=logging.getLogger().level)
+        worker.tell(job=job.to_dict(), plans=plans, listing=listing, log_level=logging.getLogger().level)
         for shard in self.deaths.left:
             worker.tell(leave=shard)
         if self._work is not None:
@@ -157,7 +179,8 @@ class _Crew:
     def _listen(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None
         for line in worker.process.stdout:
-            self._events.put((worker, json.loads(line)))
+            with contextlib.suppress(ValueError):  # of a process that was killed while it wrote
+                self._events.put((worker, json.loads(line)))
         worker.process.wait()
         self._events.put((worker, None))
 

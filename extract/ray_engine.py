@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regionvlp import errors
 from regionvlp.config import Config
@@ -31,9 +31,12 @@ from regionvlp.shards.manifest import MANIFEST_NAME
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 try:
     import ray
-    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError:
     raise InputError("the engine 'ray' needs Ray, which is not installed", "pip install 'regionvlp[ray]'") from None
 
@@ -59,10 +62,10 @@ class RayWorker:
             told["opened"] = True
         return told
 
-    def prepare(self) -> dict[str, Any]:
+    def prepare(self, found: pa.Table | None) -> dict[str, Any]:
         """Plans, and returns what there is to do."""
         with _told() as told:
-            self._session.prepare(self._session.job.source.scan())
+            self._session.prepare(found)
             work = self._session.work
             told["work"] = {"missing": work.missing, "retries": list(work.retries)}
             told.update(planned=work.planned, videos=work.videos)
@@ -98,11 +101,12 @@ def _told() -> Iterator[dict[str, Any]]:
         told["error"] = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
-def run_ray(job: Job, stop: Stop, reports: Reports) -> tuple[Tally, list[int]]:
+def run_ray(job: Job, found: pa.Table | None, stop: Stop, reports: Reports) -> tuple[Tally, list[int]]:
     """Has actors on a Ray cluster do a job.
 
     Args:
         job: of all actors together; its folder and its videos must be seen by all nodes under the same paths.
+        found: see :meth:`Session.prepare`.
         stop: asks them all to end after the shard at hand.
         reports: see :class:`Reports`.
 
@@ -115,7 +119,7 @@ def run_ray(job: Job, stop: Stop, reports: Reports) -> tuple[Tally, list[int]]:
         KeyboardInterrupt: passed on, after the actors were killed and their claims removed.
     """
     with _cluster(job.config.run.address):
-        driver = _Driver(job, reports)
+        driver = _Driver(job, found, reports)
         try:
             with on_interrupt(stop, reports.note):
                 driver.run(stop)
@@ -164,8 +168,8 @@ class _Actor:
 
 
 class _Driver:
-    def __init__(self, job: Job, reports: Reports) -> None:
-        self._job, self._reports = job, reports
+    def __init__(self, job: Job, found: pa.Table | None, reports: Reports) -> None:
+        self._job, self._found, self._reports = job, found, reports
         self._actors: dict[int, _Actor] = {}
         self._calls: dict[Any, _Actor] = {}  # what is being computed, and by whom
         self._waiting: list[_Actor] = []  # loaded, and waiting for the plan
@@ -270,7 +274,7 @@ class _Driver:
     def _heard(self, actor: _Actor, call: Any) -> None:
         try:
             told = ray.get(call)
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             self._died(actor, error)
             return
         match told:
@@ -297,7 +301,7 @@ class _Driver:
             self._waiting.clear()
         elif self._planner is None and self._waiting:
             self._planner = self._waiting.pop(0)
-            self._calls[self._planner.handle.prepare.remote()] = self._planner
+            self._calls[self._planner.handle.prepare.remote(self._found)] = self._planner
 
     def _attempted(self, actor: _Actor, attempt: Attempt, videos: int, frames: int) -> None:
         shard, actor.shard = actor.shard, None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from regionvlp.errors import ShardError, VideoError
+from regionvlp.errors import ShardError
 from regionvlp.extract.sources import Source
 from regionvlp.extract.worker import ShardTally, Tools, outcomes
 from regionvlp.regions import VideoRegions
@@ -68,19 +68,10 @@ def find_retries(folder: Path, plan: PlanTable, source: Source, rule: RetryRule)
         missing = {failure.video_id for failure in receipt.failures if failure.reason == "missing-file"}
         if ids & missing:
             rows = [row for row in plan.rows(receipt.shard) if row.video_id in ids & missing]
-            ids -= {row.video_id for row in rows if not _is_there(source, row)}
+            ids -= {row.video_id for row in rows if not source.is_there(row)}
         if ids:
             found[receipt.shard] = receipt
     return found
-
-
-def _is_there(source: Source, row: PlanRow) -> bool:
-    if not source.is_here(row):
-        return True  # nobody knows without fetching it
-    try:
-        return source.path(row).exists()
-    except VideoError:
-        return False
 
 
 def retry_shard(

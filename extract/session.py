@@ -22,6 +22,7 @@ from regionvlp.extract.job import Job
 from regionvlp.extract.plan import settle_plan
 from regionvlp.extract.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
 from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.sources import refuse_gone
 from regionvlp.extract.stopping import Stop
 from regionvlp.extract.worker import Tools, process_shard
 from regionvlp.shards import (
@@ -115,9 +116,7 @@ class Session:
         self._on_shard: Callable[[int | None], None] = lambda number: None
         self._stop = Stop()
         self._stack = ExitStack()
-        config = job.config
-        rule = config.run.retry
-        self._rule = RetryRule(rule, RUNS * config.video.attempts)
+        self._rule = RetryRule(job.config.run.retry, RUNS * job.config.video.attempts)
         self._since = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -159,13 +158,15 @@ class Session:
 
         Raises:
             ShardError: the folder was made from other videos, or a file of it is damaged.
-            InputError: the source cannot be listed.
+            InputError: the source cannot be listed, or no planned video is there.
         """
         out = self.job.out
         remove_leftovers(out)
         set_lost_aside(out, self._claims)
         source, size = self.job.source, self.job.config.shards.size
         self._plan = settle_plan(out, source.scan if found is None else found, size, self._claims)
+        if found is None:
+            refuse_gone(source, self._plan)
         retries = find_retries(out, self._plan, source, self._rule)
         done = set(finished_shards(out))
         mine = self.job.in_order(self._plan.shards())
@@ -173,10 +174,15 @@ class Session:
         self._begin(missing, {number: retries[number] for number in mine if number in retries})
 
     def join(self, missing: Sequence[int], retries: Sequence[int]) -> None:
-        """Takes the work that another worker of the same command found, in this worker's own order."""
+        """Takes the work that another worker of the same command found, in this worker's own order.
+
+        Raises:
+            InputError: no planned video is there, on this machine.
+        """
         plan = read_plan(self.job.out)
         assert plan is not None, "the other worker has settled it"
         self._plan = plan
+        refuse_gone(self.job.source, plan)
         receipts = read_receipts(self.job.out, retries)
         self._begin(self.job.in_order(list(missing)), {receipt.shard: receipt for receipt in receipts})
 
@@ -235,7 +241,6 @@ class Session:
             return Attempt.LEFT
         if not self._is_due(number):
             return Attempt.ELSEWHERE
-        rows = self._plan.rows(number)
         claim = self._claims.take(claim_name(number), of_videos=self._videos_of(number))
         if claim is None:
             return Attempt.TAKEN
@@ -244,42 +249,32 @@ class Session:
                 return Attempt.ELSEWHERE
             remove_temporaries(self.job.out, number)
             self._on_shard(number)
-            try:
-                if number in self.work.retries:
-                    retry_shard(
-                        self.job.out,
-                        self.work.retries[number],
-                        rows,
-                        self.job.source,
-                        self._tools,
-                        self._rule,
-                        publishing=claim.publishing(),
-                        on_video=self._counting(claim),
-                    )
-                else:
-                    process_shard(
-                        self.job.out,
-                        number,
-                        rows,
-                        self.job.source,
-                        self._tools,
-                        publishing=claim.publishing(),
-                        on_video=self._counting(claim),
-                    )
-            except ClaimLostError as error:
-                log.info("%s", error.message)
-                return Attempt.TAKEN
-            except ShardDoneError:
-                return Attempt.ELSEWHERE
-            except DamagedShardError as error:
-                log.warning("%s", error)
-                return Attempt.LEFT
-            except RegionVLPError:
-                # Who took the shard over has removed our half of it, which looks like a broken disk from here.
-                if claim.mine():
-                    raise
-                return Attempt.TAKEN
-            self._on_shard(None)
+            attempt = self._do(number, claim)
+            self._on_shard(None)  # not after an exception: then this is the shard that the worker dies on
+        return attempt
+
+    def _do(self, number: int, claim: Claim) -> Attempt:
+        out, rows, source, tools = self.job.out, self._plan.rows(number), self.job.source, self._tools
+        publishing, on_video = claim.publishing(), self._counting(claim)
+        try:
+            if number in self.work.retries:
+                old = self.work.retries[number]
+                retry_shard(out, old, rows, source, tools, self._rule, publishing=publishing, on_video=on_video)
+            else:
+                process_shard(out, number, rows, source, tools, publishing=publishing, on_video=on_video)
+        except ClaimLostError as error:
+            log.info("%s", error.message)
+            return Attempt.TAKEN
+        except ShardDoneError:
+            return Attempt.ELSEWHERE
+        except DamagedShardError as error:
+            log.warning("%s", error)
+            return Attempt.LEFT
+        except RegionVLPError:
+            # Who took the shard over has removed our half of it, which looks like a broken disk from here.
+            if claim.mine():
+                raise
+            return Attempt.TAKEN
         return Attempt.DONE
 
     def _is_due(self, number: int) -> bool:
@@ -291,7 +286,7 @@ class Session:
     def _videos_of(self, number: int) -> int:
         if number in self.work.retries:
             return sum(map(self._rule.wants, self.work.retries[number].failures))
-        return len(self._plan.video_ids(number))
+        return self._plan.count(number)
 
     def _counting(self, claim: Claim) -> Callable[[int], None]:
         def count(frames: int) -> None:

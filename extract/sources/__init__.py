@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from regionvlp.extract.sources.decoding import RowDecoder as RowDecoder
 from regionvlp.extract.sources.looking import refuse_absent as refuse_absent
+from regionvlp.extract.sources.looking import refuse_gone as refuse_gone
 from regionvlp.extract.sources.opening import open_source as open_source
 from regionvlp.extract.sources.source import Source as Source

@@ -1,4 +1,4 @@
-"""Looks for the files of a few listed videos, before millions are planned of which none is there."""
+"""Looks for the files of a few videos, before millions are planned, or become failures, of which none is there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from regionvlp.errors import InputError
 from regionvlp.extract.sources import remote
 from regionvlp.extract.sources.lookup import is_there
 from regionvlp.extract.sources.source import Source
+from regionvlp.shards.plan import PlanTable
 
 _LOOKED_AT = 200
 _LOOKED_AT_REMOTE = 8  # each costs requests
+_SOUGHT = 5000  # until one is there; of an old plan, most may be gone for good
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,22 @@ def refuse_absent(source: Source, found: pa.Table) -> None:
             f"none of the {looked.checked} listed videos that were looked for is below {source.root}, such as "
             f"{looked.example}",
             "name the folder that they lie in: --root DIR",
+        )
+
+
+def refuse_gone(source: Source, plan: PlanTable) -> None:
+    """Refuses to go on where no planned video is there: their folder is not mounted on this machine, surely.
+
+    For who did not list them; every video would become a failure.
+
+    Raises:
+        InputError: not one of those looked for is there.
+    """
+    rows = PlanTable(plan.table.take(pa.array(spread(len(plan), _SOUGHT), pa.int64())))
+    if len(rows) and not any(map(source.is_there, rows)):
+        raise InputError(
+            f"none of the {len(rows)} planned videos that were looked for is below {source.root}",
+            "is that folder mounted on this machine, under this path?",
         )
 
 

@@ -19,12 +19,17 @@ from PIL import Image
 
 from regionvlp.config import load_config
 from regionvlp.errors import ConfigError, InputError, ShardError
+from regionvlp.extract import session
 from regionvlp.extract.job import Job, parse_task
 from regionvlp.extract.launch import Outcome, extract_folder
+from regionvlp.extract.processes import run_processes
+from regionvlp.extract.reports import Reports
+from regionvlp.extract.session import Session
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import open_source
+from regionvlp.extract.sources import Source, open_source
 from regionvlp.extract.status import folder_status
-from regionvlp.shards import Receipt, open_shards, read_receipts, verify
+from regionvlp.extract.stopping import Stop
+from regionvlp.shards import Receipt, ShardDoneError, open_shards, read_plan, read_receipts, verify
 
 HERE = Path(__file__).resolve().parent
 
@@ -136,6 +141,41 @@ def test_slots_of_an_array(videos: Path, tmp_path: Path, undisturbed: dict[str, 
     extract_folder(videos, out, settings(), task=parse_task("2/3"))  # any may be run again
     extract_folder(videos, out, settings(), task=parse_task("3/3"))
     assert contents(out) == undisturbed
+
+
+def test_slots_but_the_first_list_no_videos(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    extract_folder(videos, out, settings(), task=(0, 3))
+    monkeypatch.setattr(Source, "scan", lambda source: pytest.fail("millions of videos were listed"))
+    assert extract_folder(videos, out, settings(), task=(1, 3)).status.left == 2
+    before = contents(out)
+    videos.rename(tmp_path / "not mounted")
+    with pytest.raises(InputError, match="none of the 10 planned videos"):
+        extract_folder(videos, out, settings(), task=(2, 3))
+    assert contents(out) == before, "a folder that is not there must not make every video a failure"
+
+
+def test_processes_plan_what_their_parent_listed(videos: Path, tmp_path: Path) -> None:
+    source, out = open_source(videos), tmp_path / "out"
+    tally, left = run_processes(
+        Job(source, out, settings()), source.scan().slice(0, 4), ["cpu", "cpu"], Stop(), Reports()
+    )
+    assert (tally.videos, left) == (4, [])
+    plan = read_plan(out)
+    assert plan is not None
+    assert [row.video_id for row in plan] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_every_end_of_a_shard_is_told(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_over(*args: object, **options: object) -> None:
+        raise ShardDoneError("somebody else was faster", "")
+
+    monkeypatch.setattr(session, "process_shard", taken_over)
+    seen: list[int | None] = []
+    with Session(Job(open_source(videos), tmp_path / "out", settings())) as worker:
+        worker.prepare()
+        worker.run(Stop(), on_shard=seen.append)
+    assert seen == [0, None, 1, None, 2, None, 3, None, 4, None], "a death would be blamed on the last one"
 
 
 @pytest.mark.parametrize("text", ["", "1", "a/b", "4/3", "1/0", "-1/2", "1/2/3"])
