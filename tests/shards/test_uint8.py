@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,12 @@ def test_real_features(sample_data: Path, tmp_path: Path, file_format: str, writ
     assert cosines(read, rows).min() >= 0.9998
 
 
-def test_halves_are_converted_as_numpy_does_it() -> None:
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_halves_are_converted_as_numpy_does_it(by_torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch  # noqa: F401 - that it is loaded decides who converts
+
+    if not by_torch:
+        monkeypatch.delitem(sys.modules, "torch")
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     assert np.array_equal(cast_features(halves, "float32"), halves.astype(np.float32), equal_nan=True)
     random = np.random.default_rng(0)
