@@ -271,6 +271,7 @@ def test_features_that_are_no_numbers_are_a_failure(
         launch.extract_folder(videos, tmp_path / "out", settings())
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_started_again(videos: Path, tmp_path: Path, make_clip: MakeClip) -> None:
     for i in range(12):
         make_clip(videos / f"more{i:02d}.mp4", seed=100 + i)

@@ -129,7 +129,7 @@ def test_a_shard_that_kills_its_workers_is_left(videos: Path, tmp_path: Path) ->
     assert (outcome.status.shards_done, outcome.status.left) == (4, 2)
     assert [path.name for path in out.iterdir() if ".tmp" in path.name or path.name == ".claims"] == []
     draw(videos / "4.png", 4)  # mended
-    assert extract_folder(videos, out, settings("suicidal", run={"processes": 2})).status.left == 0
+    assert extract_folder(videos, out, settings("suicidal")).status.left == 0
 
 
 def test_slots_of_an_array(videos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
@@ -157,9 +157,7 @@ def test_slots_but_the_first_list_no_videos(videos: Path, tmp_path: Path, monkey
 
 def test_processes_plan_what_their_parent_listed(videos: Path, tmp_path: Path) -> None:
     source, out = open_source(videos), tmp_path / "out"
-    tally, left = run_processes(
-        Job(source, out, settings()), source.scan().slice(0, 4), ["cpu", "cpu"], Stop(), Reports()
-    )
+    tally, left = run_processes(Job(source, out, settings()), source.scan().slice(0, 4), ["cpu"], Stop(), Reports())
     assert (tally.videos, left) == (4, [])
     plan = read_plan(out)
     assert plan is not None
