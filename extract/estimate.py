@@ -24,10 +24,10 @@ from regionvlp.errors import RegionVLPError, VideoError
 from regionvlp.extract.detecting import Detector, load_detector
 from regionvlp.extract.plan import update_plan
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import RowDecoder, Source
+from regionvlp.extract.sources import RowDecoder, Source, open_pool
 from regionvlp.extract.sources.looking import Looked, look, spread
 from regionvlp.shards import PlanRow, PlanTable, ShardSpec, finished_shards, read_plan
-from regionvlp.video import DecodedVideo, DecodePool
+from regionvlp.video import DecodedVideo
 from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # The public detectors', where the detector itself cannot be loaded.
@@ -177,18 +177,11 @@ def _calibrate(
     source: Source, rows: Sequence[PlanRow], detector: Detector, config: ExtractConfig
 ) -> tuple[Calibration | None, list[tuple[PlanRow, DecodedVideo]], str]:
     """Decodes some of ``rows`` and detects in their frames; also what was decoded, and why there is no calibration."""
-    video = config.video
-    pool = DecodePool(
-        video.workers,
-        reader=video.decoder,
-        time_limit=video.time_limit,
-        max_seconds=video.max_seconds,
-        memory_limit_mb=video.memory_limit_mb,
-    )
+    pool = open_pool(config.video)
     tried: list[tuple[PlanRow, DecodedVideo]] = []
     failures: Counter[str] = Counter()
     example = ""
-    with pool, RowDecoder(source, pool, video.frames) as decoder:
+    with pool, RowDecoder(source, pool, config.video.frames) as decoder:
         # The decoding processes take a moment to start, once.
         for starting in [decoder.submit(rows[0]) for _ in range(pool.workers)]:
             _result(starting)

@@ -22,7 +22,7 @@ from regionvlp.extract.job import Job
 from regionvlp.extract.plan import settle_plan
 from regionvlp.extract.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import refuse_gone
+from regionvlp.extract.sources import open_pool, refuse_gone
 from regionvlp.extract.stopping import Stop
 from regionvlp.extract.worker import Tools, process_shard
 from regionvlp.shards import (
@@ -41,7 +41,6 @@ from regionvlp.shards import (
 from regionvlp.shards.claims import claim_name, remove_temporaries
 from regionvlp.shards.receipts import receipt_path
 from regionvlp.shards.recovery import set_lost_aside
-from regionvlp.video import DecodePool
 from regionvlp.video.readers import check_reader
 
 if TYPE_CHECKING:
@@ -133,19 +132,10 @@ class Session:
     def _open(self, stack: ExitStack) -> None:
         job, config = self.job, self.job.config
         detector = load_detector(config.detector)
-        video = config.video
-        pool = stack.enter_context(
-            DecodePool(
-                video.workers,
-                reader=video.decoder,
-                time_limit=video.time_limit,
-                max_seconds=video.max_seconds,
-                memory_limit_mb=video.memory_limit_mb,
-            )
-        )
+        pool = stack.enter_context(open_pool(config.video))
         manifest = Manifest.create_or_check(job.out, manifest_of(config, detector))
         # What is detected together must not depend on whether memory ran short meanwhile.
-        self._tools = Tools(manifest, detector, pool, detector.max_batch, video.attempts)
+        self._tools = Tools(manifest, detector, pool, detector.max_batch, config.video.attempts)
         self._claims = stack.enter_context(
             Claims(job.out, stale_after=config.run.stale_after, worker=job.label, run=job.run)
         )

@@ -12,7 +12,21 @@ from regionvlp.extract.sources.source import Source
 from regionvlp.shards.plan import PlanRow
 
 if TYPE_CHECKING:
+    from regionvlp.extract.settings import VideoSettings
     from regionvlp.video import DecodedVideo, DecodePool
+
+
+def open_pool(settings: VideoSettings) -> DecodePool:
+    """The decoding processes of an extraction; see :class:`~regionvlp.video.pool.DecodePool`."""
+    from regionvlp.video import DecodePool
+
+    return DecodePool(
+        settings.workers,
+        reader=settings.decoder,
+        time_limit=settings.time_limit,
+        max_seconds=settings.max_seconds,
+        memory_limit_mb=settings.memory_limit_mb,
+    )
 
 
 class RowDecoder:
