@@ -32,9 +32,14 @@ def global_contrast(
         InputError: widths differ, the two sides are not paired, or a vector is not finite.
     """
     among = among or candidates(video, text)
-    text_rows = info_nce(global_similarity(video=among.video, text=text), temperature, among.first)
-    video_rows = info_nce(global_similarity(video=video, text=among.text).T, temperature, among.first)
-    return {"global_loss": text_rows + video_rows}
+    check_pooled(among.video, among.text)
+    similarity_TV = _cosines(among.video, text)
+    if among.text is text:
+        rows_VT = similarity_TV.T
+    else:
+        rows_VT = _cosines(video, among.text).T
+    text_rows = info_nce(similarity_TV, temperature, among.first)
+    return {"global_loss": text_rows + info_nce(rows_VT, temperature, among.first)}
 
 
 def global_similarity(*, video: Encoded, text: Encoded) -> Tensor:
@@ -44,6 +49,11 @@ def global_similarity(*, video: Encoded, text: Encoded) -> Tensor:
         InputError: widths differ, a side is empty, or a vector is not finite.
     """
     check_pooled(video, text)
+    return _cosines(video, text)
+
+
+def _cosines(video: Encoded, text: Encoded) -> Tensor:
+    """[texts, videos]"""
     with full_precision(video.pooled):
         text_TD = functional.normalize(widen(text.pooled), dim=-1, eps=1e-8)
         video_VD = functional.normalize(widen(video.pooled), dim=-1, eps=1e-8)

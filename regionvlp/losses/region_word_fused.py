@@ -444,7 +444,7 @@ def _side(tokens: Tensor, mask: Tensor, call: _Call, *, gram: bool, extra: int =
         real = mask | ~mask.any(1, keepdim=True)
     counted = real if settings.threshold_count == "valid" else everything
     asks = mask if settings.query_mean == "valid" else everything
-    normed = mask if settings.query_norm == "valid" else everything
+    normed = real if settings.query_norm == "valid" else everything
     if call.paper:
         # The paper reads contexts as they are, long ones louder. Only their proportions matter, and fit any dtype.
         loud, agreement = length / length.amax(1, keepdim=True).clamp_min(_ZERO), torch.ones_like(length)

@@ -89,6 +89,7 @@ def scores_kernel(
         y_CD = _tokens(y, j, 0, cols, width, COLS, WIDTH)
         real_1C, loud_1C, normed_1C, asks_1C = _column_notes(y_notes, j, cols, COLS)
         count_y = tl.load(y_count + j)
+        pair = _index(i) * items + j
         if BLOCKS == 1:
             a = _dot(x_RD, tl.trans(y_CD))
 
@@ -132,12 +133,12 @@ def scores_kernel(
                 else:
                     v_DC += _dot(tl.trans(x_RD), w.to(x_RD.dtype))
         if ROWS_ASK:
-            tl.store(rows_ask + i * items + j, rows_sum)
+            tl.store(rows_ask + pair, rows_sum)
         if COLS_ASK:
             if not GRAM:
                 square_of_v_1C = tl.sum(v_DC * v_DC, 0, keep_dims=True)
             c_1C = along_1C * _inverse_length(square_of_v_1C)
-            tl.store(cols_ask + i * items + j, tl.sum(tl.sum(c_1C * asks_1C, 1), 0))
+            tl.store(cols_ask + pair, tl.sum(tl.sum(c_1C * asks_1C, 1), 0))
 
 
 @triton.jit(do_not_specialize=[*_PLAIN, "rows_grad", "cols_grad"])
@@ -185,10 +186,10 @@ def gradients_kernel(
         read_CC = tl.zeros([COLS, COLS], tl.float32)
         loud_sum_1C = tl.zeros([1, COLS], tl.float32)
         if ROWS_ASK:
-            g_rows = tl.load(rows_grad + i * items + j)
+            g_rows = tl.load(rows_grad + pair)
             gram_y = _square(y_gram, j, cols, COLS)
         if COLS_ASK:
-            g_cols = tl.load(cols_grad + i * items + j)
+            g_cols = tl.load(cols_grad + pair)
         if BLOCKS == 1:
             # One direction is done with before the other begins: both at once do not fit into registers.
             a = _dot(x_RD, tl.trans(y_CD))

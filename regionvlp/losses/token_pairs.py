@@ -100,18 +100,19 @@ def check_comparable(video: Encoded, text: Encoded, *, padding_too: bool = False
         InputError: a side is empty, their widths differ, or a token has no finite length: it holds NaN or infinity,
             or numbers too large to be squared.
     """
+
+    def fine_B(side: Encoded) -> Tensor:
+        fine_BN = _finite(side.tokens)
+        return (fine_BN if padding_too else fine_BN | ~side.mask).all(1)
+
     _check_sides(video, text)
-    for side, encoded in (("videos", video), ("captions", text)):
-        length = torch.linalg.vector_norm(widen(encoded.tokens.detach()), dim=-1)
-        _check_finite(length.isfinite() if padding_too else length.isfinite() | ~encoded.mask, f"tokens of {{}} {side}")
+    _check_finite("tokens", fine_B(video), fine_B(text))
 
 
 def check_pooled(video: Encoded, text: Encoded) -> None:
-    """Refuses pooled vectors that cannot be compared; as :func:`check_comparable`."""
+    """Refuses pooled vectors [B, D] that cannot be compared; as :func:`check_comparable`."""
     _check_sides(video, text)
-    for side, encoded in (("videos", video), ("captions", text)):
-        length = torch.linalg.vector_norm(widen(encoded.pooled.detach()), dim=-1)
-        _check_finite(length.isfinite()[:, None], f"pooled vectors of {{}} {side}")
+    _check_finite("pooled vectors", _finite(video.pooled), _finite(text.pooled))
 
 
 def _check_sides(video: Encoded, text: Encoded) -> None:
@@ -122,12 +123,20 @@ def _check_sides(video: Encoded, text: Encoded) -> None:
         raise InputError(f"videos of width {widths[0]}, captions of width {widths[1]}", "use one joint width")
 
 
-def _check_finite(fine_BN: Tensor, what: str) -> None:
-    if not fine_BN.all():
-        bad = what.format(int((~fine_BN.all(1)).sum()))
-        raise InputError(
-            f"the {bad} hold NaN, infinite or huge numbers", "check the features; or the model has diverged"
-        )
+def _finite(vectors: Tensor) -> Tensor:
+    """[...] bool: whether vectors [..., D] have a finite length."""
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    return torch.linalg.vector_norm(vectors.detach(), dim=-1, dtype=wide).isfinite()
+
+
+def _check_finite(what: str, videos_B: Tensor, captions_B: Tensor) -> None:
+    if videos_B.all() & captions_B.all():  # a GPU is waited for once
+        return
+    side, fine_B = ("captions", captions_B) if videos_B.all() else ("videos", videos_B)
+    raise InputError(
+        f"the {what} of {int((~fine_B).sum())} {side} hold NaN, infinite or huge numbers",
+        "check the features; or the model has diverged",
+    )
 
 
 def widen(x: Tensor) -> Tensor:
