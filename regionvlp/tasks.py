@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -105,6 +105,11 @@ class DemoVLP(Task):
             self.batch_keys += (WORD_WEIGHT,)
         self.model = model
         self.losses = losses
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the encoders; the losses look at their input on the host and bring kernels of their own."""
+        self.model.video.compile(*args, **kwargs)
+        self.model.text.compile(*args, **kwargs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``global_loss`` and the local losses that are in use."""

@@ -130,3 +130,28 @@ def test_padded_slots_change_nothing(losses: dict[str, Any]) -> None:
         whole, trimmed = small(**losses)(given), small(**losses)({**given, **cut})
     for name, value in whole.items():
         torch.testing.assert_close(trimmed[name], value)
+
+
+def test_under_autocast_losses_get_tokens_in_half_precision() -> None:
+    """What the fused region-word alignment is chosen for; pooled vectors and tokens of either encoder."""
+    task = small()
+    with torch.autocast("cpu", torch.bfloat16):
+        sides = task.encode_video(batch()), task.encode_text(batch())
+        losses = task(batch())
+    assert all(side.tokens.dtype is side.pooled.dtype is torch.bfloat16 for side in sides)
+    assert all(loss.dtype is torch.float32 for loss in losses.values())
+
+
+@pytest.mark.slow
+def test_compiled_it_is_one_graph_per_encoder() -> None:
+    """And the losses are outside of both."""
+    task, graphs = small(), []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    expected = task(batch())
+    task.compile(backend=backend)
+    torch.testing.assert_close(task(batch()), expected)
+    assert len(graphs) == 2

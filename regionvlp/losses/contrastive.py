@@ -34,10 +34,7 @@ def global_contrast(
     among = among or candidates(video, text)
     check_pooled(among.video, among.text)
     similarity_TV = _cosines(among.video, text)
-    if among.text is text:
-        rows_VT = similarity_TV.T
-    else:
-        rows_VT = _cosines(video, among.text).T
+    rows_VT = similarity_TV.T if among.text is text else _cosines(video, among.text).T
     text_rows = info_nce(similarity_TV, temperature, among.first)
     return {"global_loss": text_rows + info_nce(rows_VT, temperature, among.first)}
 
