@@ -79,8 +79,8 @@ def region_word_loss(
     """The local loss of a paired batch.
 
     ``nce_both`` gives ``local_v2l_loss`` (every video finds its caption) and ``local_l2v_loss`` (every caption finds
-    its video); the paper contrasts S_v2l in the one and S_l2v in the other, the public
-    form their sum in both. ``kl_row`` gives ``local_loss``.
+    its video); the paper contrasts S_v2l in the one and S_l2v in the other, the public form their sum in both.
+    ``kl_row`` gives ``local_loss``.
 
     Args:
         video, text: see :func:`region_word_scores`, paired row by row.
@@ -122,8 +122,8 @@ def pair_scores(
         InputError: see :func:`region_word_scores`.
         ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
     """
-    check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
     with full_precision(video.tokens):
+        check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
         fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
         scores = fused_scores if fused else lean_scores
         return scores(video, text, settings, v2l=v2l, l2v=l2v)
