@@ -52,7 +52,7 @@ class TrainSettings(Config):
     samples_per_epoch: PositiveInt | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a CUDA device that has it
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
-    compile: bool = False
+    compile: bool = False  # the encoders, by torch.compile
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=2, ge=0)  # loader processes for each dataset and training process
     eval_every: Interval = "1 epoch"
