@@ -126,7 +126,8 @@ def _check_sides(video: Encoded, text: Encoded) -> None:
 def _finite(vectors: Tensor) -> Tensor:
     """[...] bool: whether vectors [..., D] have a finite length."""
     wide = torch.promote_types(vectors.dtype, torch.float32)
-    return torch.linalg.vector_norm(vectors.detach(), dim=-1, dtype=wide).isfinite()
+    length: Tensor = torch.linalg.vector_norm(vectors.detach(), dim=-1, dtype=wide)
+    return length.isfinite()
 
 
 def _check_finite(what: str, videos_B: Tensor, captions_B: Tensor) -> None:
