@@ -8,6 +8,7 @@ import click
 
 from regionvlp.errors import InputError
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
+from regionvlp.pipelines.shards_draw import command as draw_command
 from regionvlp.pipelines.shards_transfer import COMMANDS
 
 
@@ -16,8 +17,8 @@ def command() -> None:
     """Inspect, check, draw, convert, import and export region shards."""
 
 
-for transfer in COMMANDS:
-    command.add_command(transfer)
+for other in (draw_command, *COMMANDS):
+    command.add_command(other)
 
 
 @command.command("inspect")
@@ -33,7 +34,8 @@ def inspect_command(shards: Path, json_path: str | None) -> None:
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for name, value in summary.items():
         if name == "detector":
-            value = ", ".join(str(value.get(key)) for key in ("name", "family", "weights") if value.get(key))[:72]
+            words = {key: str(value[key]) for key in ("name", "family", "weights") if value.get(key)}
+            value = ", ".join(word[:16] if key == "weights" else word for key, word in words.items())
         if value not in ({}, None):
             table.add_row(name.replace("_", " "), _shown(name, value))
     console_for(json_path).print(table)
@@ -45,7 +47,7 @@ def _shown(name: str, value: object) -> str:
     if name == "bytes":
         return human_bytes(float(str(value)))
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key.replace('_', ' ')} {item}" for key, item in value.items() if item is not None)
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
@@ -104,7 +106,9 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
     elif done.redo and not dry_run:
         console.print(f"{len(done.redo):,} shards to do again: run the command that made them")
     elif not done.moved:
-        console.print("nothing to repair")
+        undone = sum(fault.undone for fault in done.faults)
+        left = f"; {undone:,} shards to do: run the command that made them" if undone else ""
+        console.print(f"nothing to repair{left}")
     write_json(
         {"faults": [str(fault) for fault in done.faults], "moved": done.moved, "redo": done.redo, "dry_run": dry_run},
         json_path,
@@ -122,38 +126,3 @@ def card_command(shards: Path) -> int:
         raise InputError(f"{shards / CARD_NAME} was edited, so it is left as it is", "move it away to have a new one")
     console_for(None).print(f"wrote {shards / CARD_NAME}", markup=False)
     return 0
-
-
-@command.command("draw")
-@click.argument("shards", type=click.Path(path_type=Path))
-@click.option("--videos", required=True, type=click.Path(path_type=Path), help="Folder that was extracted.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("regions.html"), show_default=True, help="Page.")
-@click.option("--count", type=click.IntRange(1, 1000), default=12, show_default=True, help="Videos to show.")
-@click.option("--detector", metavar="NAME|PATH", help="Whose class names to show.  [classes by number]")
-def draw_command(shards: Path, videos: Path, out: Path, count: int, detector: str | None) -> None:
-    """Draw videos with their strongest regions on one HTML page."""
-    from regionvlp.extract.detector import find_detector
-    from regionvlp.report.regions import summary_facts, write_regions_page
-    from regionvlp.shards import inspect, open_shards
-
-    reader = open_shards(shards)
-    names = find_detector(detector).objects if detector else None
-    step = max(1, len(reader) // count)
-    chosen = reader.video_ids[::step][:count]
-    missing = [video_id for video_id in chosen if not (videos / video_id).is_file()]
-    if missing:
-        raise InputError(f"{videos} does not hold '{missing[0]}'", "give the folder that was extracted")
-    wanted = ("format", "dtype", "videos", "frames", "regions", "failures", "partial")
-    summary = inspect(shards)
-    write_regions_page(
-        out,
-        title=f"Regions in {shards}",
-        facts={
-            "detector": str(summary["detector"].get("name")),
-            **summary_facts({name: summary[name] for name in wanted}),
-            "on disk": human_bytes(summary["bytes"]),
-        },
-        videos=[(videos / video_id, reader[video_id], "") for video_id in chosen],
-        class_names=names.read_text(encoding="utf-8").splitlines() if names else None,
-    )
-    console_for(None).print(f"drew {len(chosen)} of {len(reader)} videos: {out.resolve().as_uri()}", markup=False)

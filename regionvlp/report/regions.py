@@ -1,21 +1,26 @@
 """The page that shows what an extraction wrote: frames with their boxes, and the counts.
 
-In: videos on disk and their :class:`VideoRegions`. Out: one HTML file.
+In: the frames of videos and their :class:`VideoRegions`. Out: one HTML file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from regionvlp.regions import VideoRegions
 from regionvlp.report.page import inline_jpeg, write_page
-from regionvlp.video import read_frames
 
 # Colours of the strongest boxes, strongest first: told apart by people who do not see red and green as different.
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
+
+# One video to draw: the F frames that were extracted, uint8 [height, width, 3] RGB, its regions, and a text.
+Drawn = tuple[Sequence[NDArray[np.uint8]], VideoRegions, str]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def write_regions_page(
     *,
     title: str,
     facts: Mapping[str, str],
-    videos: Sequence[tuple[Path, VideoRegions, str]],
+    videos: Iterable[Drawn],
     class_names: Sequence[str] | None,
     boxes_per_frame: int = 8,
     frames_per_video: int = 4,
@@ -66,7 +71,7 @@ def write_regions_page(
         path: the HTML file.
         title: heading of the page.
         facts: name and value of each line of the summary.
-        videos: for each video its file, its regions, and a text shown under its name.
+        videos: for each video its frames, its regions, and a text shown under its name.
         class_names: names of the object classes; without them classes are shown by number.
         boxes_per_frame: how many boxes are drawn, strongest first.
         frames_per_video: how many frames are shown, evenly chosen.
@@ -76,15 +81,14 @@ def write_regions_page(
 
 
 def _clip(
-    file: Path,
+    pictures: Sequence[NDArray[np.uint8]],
     regions: VideoRegions,
     text: str,
     class_names: Sequence[str] | None,
     boxes_per_frame: int,
     frames_per_video: int,
 ) -> Clip:
-    pictures = read_frames(file, regions.num_frames).frames
-    assert len(pictures) == regions.num_frames, f"{file} no longer has the frames that were extracted"
+    assert len(pictures) == regions.num_frames, f"{len(pictures)} frames of {regions.num_frames}"
     step = max(1, regions.num_frames // frames_per_video)
     frames = []
     for f in range(step // 2, regions.num_frames, step):

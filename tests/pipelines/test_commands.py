@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,7 +161,57 @@ def test_shards_draw(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert 'class="box"' in html
     assert any(f">{name} " in html for name in ("circle", "square", "triangle", "star", "ring", "cross", "bar"))
     assert run([*draw, str(tmp_path)]) == 2
-    assert "does not hold" in capsys.readouterr().err
+    assert "cannot draw" in capsys.readouterr().err
+
+
+def test_shards_draw_from_where_the_source_says(
+    videos: Path, tmp_path: Path, make_clip: MakeClip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = tmp_path / "segments.csv"
+    segments.write_text("video,start,end\n0.mp4,0,0.1\n1,0,0.1\n")
+    with tarfile.open(tmp_path / "clips.tar", "w") as tar:
+        tar.add(videos / "0.mp4", "first.mp4")
+    page = tmp_path / "page.html"
+    for given, count in ([str(segments), "--root", str(videos)], 2), ([str(tmp_path / "clips.tar")], 1):
+        out = tmp_path / f"out-{count}"
+        assert run(["extract", "--videos", *given, "--out", str(out), "--detector", "toy", "--frames", "2"]) == 0
+        page.unlink(missing_ok=True)
+        assert run(["shards", "draw", str(out), "--out", str(page), "--videos", *given]) == 0
+        assert page.read_text().count("<section>") == count
+    assert run(["shards", "export-npz", str(tmp_path / "out-1"), str(tmp_path / "npz")]) == 0
+    assert run(["shards", "import-npz", str(tmp_path / "npz"), str(tmp_path / "imported")]) == 0
+    shutil.copy(videos / "0.mp4", videos / "first.mp4")
+    assert run(["shards", "draw", str(tmp_path / "imported"), "--out", str(page), "--videos", str(videos)]) == 0
+    assert page.read_text().count("<section>") == 1
+
+    make_clip(videos / "0.mp4", seed=5, frames=2)
+    page.unlink()
+    for refused in (
+        ["--videos", str(tmp_path / "clips.tar")],
+        ["--videos", str(segments), "--root", str(videos), "--out", str(tmp_path)],
+        ["--videos", str(segments), "--root", str(tmp_path / "nowhere")],
+    ):
+        assert run(["shards", "draw", str(tmp_path / "out-2"), "--out", str(page), *refused]) == 2
+        assert capsys.readouterr().err.count("error:") == 1
+        assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "5/3"], "there is no slot 5 of 3"),
+        (["--task", "x"], "cannot read '--task x'"),
+        (["--address", "auto"], "--address is for Ray's workers"),
+        (["--bogus"], "--out'? Hint: see"),
+    ],
+)
+def test_extract_refuses_in_one_line(
+    videos: Path, tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract(videos, tmp_path / "out", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
