@@ -83,6 +83,8 @@ def parse_task(text: str) -> tuple[int, int]:
         InputError: it is no such thing, or k is beyond N.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or not int(match[2]) > 0 or int(match[1]) > int(match[2]):
+    if match is None or not int(match[2]) > 0:
         raise InputError(f"cannot read '--task {text}'", "write slot/slots, such as 3/16")
+    if int(match[1]) > int(match[2]):
+        raise InputError(f"--task {text}: there is no slot {match[1]} of {match[2]}", "count slots from 0 or from 1")
     return int(match[1]) % int(match[2]), int(match[2])

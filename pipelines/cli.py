@@ -117,5 +117,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, hint: str, code: int) -> int:
     line = " ".join(message.split())
-    click.echo(f"error: {line}" + (f". Hint: {hint}" if hint else ""), err=True)
+    if hint:
+        line = line.removesuffix(".") + ("" if line.endswith("?") else ".") + f" Hint: {hint}"
+    click.echo(f"error: {line}", err=True)
     return code

@@ -9,6 +9,7 @@ import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
+from regionvlp.errors import InputError
 from regionvlp.extract.job import parse_task
 from regionvlp.extract.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
@@ -100,6 +101,9 @@ def command(
         parse_assignments(assignments),
         source=str(config_path) if config_path else "the options",
     )
+    for name in ("address", "cpus_per_worker"):
+        if options[name] is not None and config.run.engine != "ray":
+            raise InputError(f"--{name.replace('_', '-')} is for Ray's workers", "leave it out, or add --engine ray")
     source = open_source(videos, kind=kind, root=root)
     if dry_run:
         from regionvlp.pipelines.dry_run import dry_run as tell
@@ -111,7 +115,8 @@ def command(
     with ProgressBar("extract", "videos", "frames") as bar:
 
         def on_plan(planned: int, left: int) -> None:
-            console.print(f"{planned:,} videos; {planned - left:,} handled before, {left:,} to do")
+            before = f"{planned - left:,} handled before, {left:,} to do"
+            console.print(f"{planned:,} videos; {before if task is None else f'{left:,} to do in slot {task}'}")
             bar.begin(left)
 
         outcome = extract_folder(
@@ -124,17 +129,17 @@ def command(
             on_elsewhere=lambda videos: bar.advance(videos),
             on_note=lambda line: console.print(line, markup=False),
         )
-    _summary(outcome, out, json_path)
+    _summary(outcome, out, task, json_path)
     return 1 if outcome.left else 0
 
 
-def _summary(outcome: Outcome, out: Path, json_path: str | None) -> None:
+def _summary(outcome: Outcome, out: Path, task: str | None, json_path: str | None) -> None:
     status, console = outcome.status, console_for(json_path)
     if outcome.new_videos:
         rate = outcome.new_frames / max(outcome.seconds, 1e-9)
         console.print(f"{outcome.new_frames:,} frames in {outcome.seconds:.1f} s ({rate:.1f} frames/s)")
     else:
-        console.print("nothing left to do")
+        console.print("nothing left to do" if task is None else f"nothing to do in slot {task}")
     part = f" ({status.partial:,} only in part)" if status.partial else ""
     console.print(
         f"{out}: {status.done:,} videos{part}, {status.frames:,} frames, {status.regions:,} regions, "

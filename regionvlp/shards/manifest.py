@@ -55,6 +55,8 @@ class Manifest(ShardSpec):
             ShardError: the folder has none, or it is damaged or newer than this program.
         """
         path = folder / MANIFEST_NAME
+        if not folder.is_dir():
+            raise ShardError(f"no shard folder at {folder}", "check the path")
         if not path.is_file():
             raise ShardError(f"{folder} is not a shard folder: it has no {MANIFEST_NAME}", "check the path")
         try:

@@ -103,6 +103,8 @@ def _restore_manifest(folder: Path, dry_run: bool) -> bool:
                     set_aside(folder, MANIFEST_NAME)
                 create_once(folder / MANIFEST_NAME, document_text(manifest.as_dict()))
             return True
+        if not any(folder.glob("shard-*")):  # a folder of something else
+            raise
         raise ShardError(damage.message, "no data file is whole that could tell it: restore the file") from None
 
 
