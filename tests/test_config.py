@@ -48,7 +48,7 @@ def test_merge_leaves_its_arguments_alone() -> None:
     [
         ({"vidoe": {}}, "unknown key 'vidoe'", "did you mean 'video'?"),
         ({"video": {"frame": 3}}, "unknown key 'video.frame'", "did you mean 'frames'?"),
-        ({"video": {"zzz": 3}}, "unknown key 'video.zzz'", "known keys: decoder, frames"),
+        ({"video": {"zzz": 3}}, "unknown key 'video.zzz'", "known keys: attempts, decoder, frames"),
         ({"video": {"frames": 0}}, "video.frames = 0", "correct 'video.frames'"),
         ({"video": {"frames": "many"}}, "video.frames = 'many'", "correct 'video.frames'"),
         ({"shards": {"format": "hdf"}}, "'hdf5' or 'parquet'", "correct 'shards.format'"),

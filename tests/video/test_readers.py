@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+import regionvlp.extract.sources
 import regionvlp.video
 from regionvlp.errors import InputError, VideoError
 from regionvlp.video import READERS, REASONS, available_readers, probe, read_frames
@@ -285,7 +286,8 @@ def test_importing_the_package_is_light() -> None:
 def test_every_reason_in_the_code_is_documented() -> None:
     used = {
         keyword.value.value
-        for path in Path(regionvlp.video.__path__[0]).glob("*.py")
+        for package in (regionvlp.video, regionvlp.extract.sources)
+        for path in Path(package.__path__[0]).glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         for keyword in node.keywords
