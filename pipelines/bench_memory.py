@@ -36,9 +36,11 @@ class MemoryCurve:
     """Memory in bytes after so many clips: of the worker, and of the largest of its decoding processes.
 
     Attributes:
-        recycled: how many decoding processes there were, one after the other and side by side.
+        others: child processes of before, which have nothing to do with it.
+        pids: the decoding processes seen, one after the other and side by side.
     """
 
+    others: frozenset[int] = frozenset()
     clips: list[int] = field(default_factory=list)
     worker: list[int] = field(default_factory=list)
     decoder: list[int] = field(default_factory=list)
@@ -46,7 +48,7 @@ class MemoryCurve:
 
     def sample(self, clips: int) -> None:
         """Adds what this process and its children occupy now."""
-        children = descendants(os.getpid())
+        children = [pid for pid in descendants(os.getpid()) if pid not in self.others]
         self.pids.update(children)
         self.clips.append(clips)
         self.worker.append(resident_bytes(os.getpid()))
@@ -96,7 +98,7 @@ def watch(folder: Path, clips: int, workers: int, on_clip: Callable[[], None] = 
         },
         source="the bench",
     )
-    curve = MemoryCurve()
+    curve = MemoryCurve(others=frozenset(descendants(os.getpid())))
     done = 0
 
     def on_video(frames: int) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,14 @@ LEAK = (
     "import regionvlp.video.worker as worker; kept = []; read = worker.read_frames; "
     f"worker.read_frames = lambda *a, **k: (kept.append(b'x' * ({MEGABYTES} << 20)), read(*a, **k))[1]; "
 )
+
+
+@pytest.fixture(autouse=True)
+def another_child() -> Iterator[None]:
+    """A child process that is none of the decoders."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield
+        process.communicate(b"\n")
 
 
 def test_bench_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
