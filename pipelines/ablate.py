@@ -120,6 +120,11 @@ def _plan(
         for variant in variants:
             layers = (base, variant.settings, {"train": {"seed": seed}})
             config = load_config(RunConfig, *layers, source=f"{name}, variant '{variant.name}'")
+            if not config.data.sources:
+                raise ConfigError(
+                    f"{name} names no captions and shards to train on",
+                    "--set data.sources='[{captions: FILE, shards: FOLDER}]'",
+                )
             if config.eval.source is None:
                 raise ConfigError(
                     f"{name} names nothing to measure on", "--set eval.source='{captions: FILE, shards: FOLDER}'"

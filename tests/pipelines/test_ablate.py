@@ -217,6 +217,7 @@ def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_
         (["--over", "loss=rwa", "--seeds", "1,-2"], "--seeds 5 for 0 to 4"),
         (["--over", "loss=rwa", "--seeds", "1,1"], "--seeds 5 for 0 to 4"),
         (["--over", "loss=rwa", "--set", "eval.source=null"], "nothing to measure on"),
+        (["--over", "loss=rwa", "--set", "data.sources=[]"], "no captions and shards to train on"),
         ([], "nothing to vary"),
     ],
 )
