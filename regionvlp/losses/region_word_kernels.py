@@ -82,8 +82,7 @@ def scores_kernel(
     if GRAM and COLS_ASK:
         gram_x = _square(x_gram, i, rows, ROWS)
     if BLOCKS == 1:
-        x_RD = _tokens(x, i, 0, rows, width, ROWS, WIDTH)
-        real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, 0, rows, ROWS)
+        x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, 0, rows, width, ROWS, WIDTH)
     for step in range(GROUP):
         j = tl.minimum(first + step, items - 1)  # past the end the last one is done again
         y_CD = _tokens(y, j, 0, cols, width, COLS, WIDTH)
@@ -98,8 +97,7 @@ def scores_kernel(
         mass_1C = tl.zeros([1, COLS], tl.float32)
         for block in range(BLOCKS):
             if BLOCKS > 1:
-                x_RD = _tokens(x, i, block * ROWS, rows, width, ROWS, WIDTH)
-                real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, block * ROWS, rows, ROWS)
+                x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, block, rows, width, ROWS, WIDTH)
                 a = _dot(x_RD, tl.trans(y_CD))
             b = _damped(a, PUBLIC)
             if ROWS_ASK and PUBLIC:
@@ -115,8 +113,7 @@ def scores_kernel(
             v_DC = tl.zeros([WIDTH, COLS], tl.float32)
         for block in range(BLOCKS):
             if BLOCKS > 1:
-                x_RD = _tokens(x, i, block * ROWS, rows, width, ROWS, WIDTH)
-                real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, block * ROWS, rows, ROWS)
+                x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, block, rows, width, ROWS, WIDTH)
                 a = _dot(x_RD, tl.trans(y_CD))
             b = _damped(a, PUBLIC)
             if ROWS_ASK:
@@ -172,8 +169,7 @@ def gradients_kernel(
         gram_x = _square(x_gram, i, rows, ROWS)
         square_RR = tl.zeros([ROWS, ROWS], tl.float32)
     if BLOCKS == 1:
-        x_RD = _tokens(x, i, 0, rows, width, ROWS, WIDTH)
-        real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, 0, rows, ROWS)
+        x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, 0, rows, width, ROWS, WIDTH)
     for step in range(GROUP):
         j = tl.minimum(first + step, items - 1)  # past the end the last one is done again
         y_CD = _tokens(y, j, 0, cols, width, COLS, WIDTH)
@@ -199,10 +195,8 @@ def gradients_kernel(
                 logit = _logits(b, norm_1C, sharpness, PUBLIC)
                 w, dlogit, c_R1 = _rows_back(a, logit, real_1C, count_y, loud_1C, gram_y, asks_R1, PUBLIC, REFINE)
                 pull_1C = tl.sum(dlogit * b, 0, keep_dims=True)
-                da = _through(dlogit, a, b, norm_1C, normed_R1, pull_1C, sharpness, PUBLIC)
-                da = g_rows * (asks_R1 * w + da)
-                w_half = w.to(x_RD.dtype)
-                read_CC = g_rows * _dot(tl.trans(w_half), (asks_R1 * c_R1 * w).to(x_RD.dtype))
+                da = g_rows * (asks_R1 * w + _through(dlogit, a, b, norm_1C, normed_R1, pull_1C, sharpness, PUBLIC))
+                read_CC = g_rows * _weighted_square(w, asks_R1 * c_R1, x_RD)
                 loud_sum_1C = g_rows * tl.sum(dlogit, 0, keep_dims=True)
             else:
                 da = tl.zeros([ROWS, COLS], tl.float32)
@@ -211,8 +205,7 @@ def gradients_kernel(
         mass_1C = tl.zeros([1, COLS], tl.float32)
         for block in range(BLOCKS):
             if BLOCKS > 1:
-                x_RD = _tokens(x, i, block * ROWS, rows, width, ROWS, WIDTH)
-                real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, block * ROWS, rows, ROWS)
+                x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, block, rows, width, ROWS, WIDTH)
                 a = _dot(x_RD, tl.trans(y_CD))
                 b = _damped(a, PUBLIC)
                 if ROWS_ASK and PUBLIC:
@@ -227,8 +220,7 @@ def gradients_kernel(
             v_DC = tl.zeros([WIDTH, COLS], tl.float32)
         for block in range(BLOCKS):
             if BLOCKS > 1:
-                x_RD = _tokens(x, i, block * ROWS, rows, width, ROWS, WIDTH)
-                real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, block * ROWS, rows, ROWS)
+                x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, block, rows, width, ROWS, WIDTH)
                 a = _dot(x_RD, tl.trans(y_CD))
                 b = _damped(a, PUBLIC)
                 if ROWS_ASK and PUBLIC:
@@ -256,8 +248,7 @@ def gradients_kernel(
 
         for block in range(BLOCKS):
             if BLOCKS > 1:
-                x_RD = _tokens(x, i, block * ROWS, rows, width, ROWS, WIDTH)
-                real_R1, loud_R1, normed_R1, asks_R1 = _row_notes(x_notes, i, block * ROWS, rows, ROWS)
+                x_RD, real_R1, loud_R1, normed_R1, asks_R1 = _rows(x, x_notes, i, block, rows, width, ROWS, WIDTH)
                 a = _dot(x_RD, tl.trans(y_CD))
                 b = _damped(a, PUBLIC)
                 da = tl.zeros([ROWS, COLS], tl.float32)
@@ -265,10 +256,8 @@ def gradients_kernel(
                     norm_1C = tl.sqrt(square_1C)
                     logit = _logits(b, norm_1C, sharpness, PUBLIC)
                     w, dlogit, c_R1 = _rows_back(a, logit, real_1C, count_y, loud_1C, gram_y, asks_R1, PUBLIC, REFINE)
-                    da = _through(dlogit, a, b, norm_1C, normed_R1, pull_1C, sharpness, PUBLIC)
-                    da = g_rows * (asks_R1 * w + da)
-                    w_half = w.to(x_RD.dtype)
-                    read_CC += g_rows * _dot(tl.trans(w_half), (asks_R1 * c_R1 * w).to(x_RD.dtype))
+                    da = g_rows * (asks_R1 * w + _through(dlogit, a, b, norm_1C, normed_R1, pull_1C, sharpness, PUBLIC))
+                    read_CC += g_rows * _weighted_square(w, asks_R1 * c_R1, x_RD)
                     loud_sum_1C += g_rows * tl.sum(dlogit, 0, keep_dims=True)
             inverse_R1 = _note(x_notes, i, INVERSE, block * ROWS, rows, ROWS)[:, None]
             row = block * ROWS + tl.arange(0, ROWS)
@@ -386,6 +375,12 @@ def _through(dlogit, a, b, norm, normed, pull, sharpness, PUBLIC: tl.constexpr):
 
 
 @triton.jit
+def _weighted_square(w, weight_R1, like):
+    """w' diag(weight) w, multiplied in the dtype of ``like``."""
+    return _dot(tl.trans(w.to(like.dtype)), (weight_R1 * w).to(like.dtype))
+
+
+@triton.jit
 def _inverse_length(square):
     return tl.where(square > _NOTHING, tl.rsqrt(tl.maximum(square, _NOTHING)), 0.0)
 
@@ -423,11 +418,14 @@ def _note(ptr, item, NOTE: tl.constexpr, first, tokens, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _row_notes(ptr, item, first, tokens, ROWS: tl.constexpr):
-    real = _note(ptr, item, REAL, first, tokens, ROWS)[:, None]
-    loud = _note(ptr, item, LOUD, first, tokens, ROWS)[:, None]
-    normed = _note(ptr, item, NORMED, first, tokens, ROWS)[:, None]
-    return real, loud, normed, _note(ptr, item, ASKS, first, tokens, ROWS)[:, None]
+def _rows(ptr, notes, item, block, tokens, width, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """The block-th ROWS of an item's tokens, and what is noted about them."""
+    first = block * ROWS
+    x_RD = _tokens(ptr, item, first, tokens, width, ROWS, WIDTH)
+    real = _note(notes, item, REAL, first, tokens, ROWS)[:, None]
+    loud = _note(notes, item, LOUD, first, tokens, ROWS)[:, None]
+    normed = _note(notes, item, NORMED, first, tokens, ROWS)[:, None]
+    return x_RD, real, loud, normed, _note(notes, item, ASKS, first, tokens, ROWS)[:, None]
 
 
 @triton.jit
