@@ -45,8 +45,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except RegionVLPError as error:
-        told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        _send(answers, error=told)
+        _send(answers, error=error.to_dict())
         code = error.exit_code
     except Exception as error:
         traceback.print_exc()

@@ -23,8 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from regionvlp import errors
-from regionvlp.errors import RegionVLPError
+from regionvlp.errors import RegionVLPError, error_from
 from regionvlp.extract.deaths import DEATHS, Deaths
 from regionvlp.extract.job import Job
 from regionvlp.extract.reports import Reports
@@ -202,9 +201,8 @@ class _Crew:
                 self._reports.video(frames)
             case {"error": error}:
                 worker.finished = True
-                kind = getattr(errors, error["kind"], RegionVLPError)
                 if self._failed is None:
-                    self._failed = kind(error["message"], error["hint"])
+                    self._failed = error_from(error)
                 self._stop(at_once=True)
             case {"died": words}:
                 worker.last_words = words

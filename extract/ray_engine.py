@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from regionvlp import errors
 from regionvlp.config import Config
-from regionvlp.errors import InputError, RegionVLPError
+from regionvlp.errors import InputError, RegionVLPError, error_from
 from regionvlp.extract.deaths import DEATHS, Deaths
 from regionvlp.extract.job import Job
 from regionvlp.extract.reports import Reports
@@ -98,7 +97,7 @@ def _told() -> Iterator[dict[str, Any]]:
     try:
         yield told
     except RegionVLPError as error:
-        told["error"] = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        told["error"] = error.to_dict()
 
 
 def run_ray(job: Job, found: pa.Table | None, stop: Stop, reports: Reports) -> tuple[Tally, list[int]]:
@@ -279,7 +278,7 @@ class _Driver:
             return
         match told:
             case {"error": error}:
-                raise getattr(errors, error["kind"], RegionVLPError)(error["message"], error["hint"])
+                raise error_from(error)
             case {"opened": True}:
                 self._waiting.append(actor)
             case {"work": work, "planned": planned, "videos": videos}:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regionvlp.shards import ClaimInfo, Claims, inspect, lost_shards
+from regionvlp.shards import ClaimInfo, Claims, inspect
 from regionvlp.shards.claims import STALE_AFTER
 
 
@@ -116,7 +116,7 @@ def folder_status(folder: Path, stale_after: float = STALE_AFTER) -> Status:
         shards=summary["shards_done"] if shards is None else shards,
         shards_done=summary["shards_done"],
         failures=summary["failures"],
-        lost=len(lost_shards(folder)),
+        lost=summary["lost"],
         in_flight=in_flight,
         stale=sum(flight.stale for flight in in_flight),
         frames_per_second=round(sum(claim.progress.frames_per_second for claim in living), 2),

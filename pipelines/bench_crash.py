@@ -21,7 +21,7 @@ from regionvlp.errors import InputError, nearest
 from regionvlp.pipelines.crashing import LAUNCHERS, PHASES, VICTIMS, Attack, Ring
 from regionvlp.pipelines.fork_server import ForkServer
 from regionvlp.pipelines.output import console_for, json_option, write_json
-from regionvlp.pipelines.processes import require_proc
+from regionvlp.pipelines.proc import require_proc
 from regionvlp.progress import ProgressBar
 
 

@@ -20,7 +20,7 @@ from regionvlp.config import load_config
 from regionvlp.extract.launch import extract_folder
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.pipelines.output import console_for, json_option, write_json
-from regionvlp.pipelines.processes import descendants, require_proc, resident_bytes
+from regionvlp.pipelines.proc import descendants, require_proc, resident_bytes
 from regionvlp.pipelines.toyworld import write_mp4
 from regionvlp.progress import ProgressBar
 

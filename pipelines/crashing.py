@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from regionvlp.errors import RegionVLPError
 from regionvlp.pipelines.fork_server import ForkServer
-from regionvlp.pipelines.processes import descendants, group_members
+from regionvlp.pipelines.proc import descendants, group_members
 from regionvlp.pipelines.toyworld import write_mp4
 from regionvlp.shards import Receipt, open_shards, read_receipts, verify
 from regionvlp.shards.files import is_temporary
@@ -217,7 +218,7 @@ class Ring:
         return self._folder / f"run-{self._count:04d}"
 
 
-class RunFailedError(Exception):
+class RunFailedError(RegionVLPError):
     """An extraction that nobody disturbed did not succeed."""
 
 

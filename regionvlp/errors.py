@@ -8,7 +8,7 @@ about such an error is worth a traceback. Our own mistakes are assertions and st
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RegionVLPError(Exception):
@@ -28,6 +28,10 @@ class RegionVLPError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def to_dict(self) -> dict[str, str]:
+        """The error as JSON values, for another process; :func:`error_from` makes it an error again."""
+        return {"kind": type(self).__name__, "message": self.message, "hint": self.hint}
 
 
 class ConfigError(RegionVLPError):
@@ -67,6 +71,12 @@ class NothingDoneError(RegionVLPError):
     """The run went through, and every single input failed."""
 
     exit_code = 3
+
+
+def error_from(values: Mapping[str, str]) -> RegionVLPError:
+    """The error that :meth:`RegionVLPError.to_dict` described; one of a kind that is not in this file as its base."""
+    kinds = {kind.__name__: kind for kind in (ConfigError, InputError, ShardError, WeightsError, NothingDoneError)}
+    return kinds.get(values["kind"], RegionVLPError)(values["message"], values["hint"])
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import InputError, VideoError
 from regionvlp.regions import FrameRegions, VideoRegions
+from regionvlp.shards.filling import first_width
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import PlanRow
 
@@ -116,22 +117,9 @@ def find_images(files: Sequence[Path], on_bytes: Callable[[int], None] = lambda 
     return Found([rows[name] for name in sorted(rows)], tables, repeated)
 
 
-def feature_width(found: Found, tries: int = 20) -> int:
-    """C of the first line that can be read.
-
-    Raises:
-        InputError: none of the first lines can be read; with what is wrong with the first.
-    """
-    first: VideoError | None = None
-    for row in found.rows[:tries]:
-        try:
-            regions, _ = read_image(found.tables, row, 1)
-            width: int = regions.features.shape[1]
-            return width
-        except VideoError as error:
-            first = first or error
-    assert first is not None
-    raise InputError(f"none of the first images can be read: {first.message}", "check the file and its columns")
+def feature_width(found: Found) -> int:
+    """C; see :func:`~regionvlp.shards.filling.first_width`."""
+    return first_width(found.rows, lambda row: read_image(found.tables, row, 1)[0])
 
 
 def image_reader(tables: dict[str, Table], manifest: Manifest) -> Callable[[PlanRow], VideoRegions]:

@@ -7,15 +7,15 @@ receipts, failure rows. Run again, it does what is missing; several may run at o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from regionvlp.errors import ShardError, VideoError
-from regionvlp.regions import VideoRegions
+from regionvlp.errors import InputError, ShardError, VideoError
+from regionvlp.regions import FrameRegions, VideoRegions
 from regionvlp.shards.claims import Claim, Claims, claim_name
 from regionvlp.shards.files import remove_leftovers
 from regionvlp.shards.locking import folder_lock
@@ -42,6 +42,27 @@ class Filled:
     failed: int = 0
     frames: int = 0
     busy: int = 0
+
+
+def first_width(rows: Sequence[PlanRow], read: Callable[[PlanRow], FrameRegions], tries: int = 20) -> int:
+    """C, the feature width, of the first video that can be read.
+
+    Args:
+        rows: what was found.
+        read: gives the regions of a video's first frame; raises VideoError.
+        tries: videos after which it is given up.
+
+    Raises:
+        InputError: none of the first videos can be read; with what is wrong with the first.
+    """
+    first: VideoError | None = None
+    for row in rows[:tries]:
+        try:
+            return int(read(row).features.shape[1])
+        except VideoError as error:
+            first = first or error
+    assert first is not None, "nothing was found"
+    raise InputError(f"none of the first videos or images can be read: {first.message}", "check the files and their layout")
 
 
 def extend_plan(folder: Path, found: list[PlanRow], shard_size: int) -> PlanTable:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from regionvlp.errors import InputError, VideoError
 from regionvlp.regions import FrameRegions, VideoRegions, cast_features
 from regionvlp.shards.files import remove_leftovers, temporary_path
+from regionvlp.shards.filling import first_width
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.plan import UNKNOWN, PlanRow
 from regionvlp.shards.reader import ShardReader
@@ -123,22 +124,9 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
         yield folder, [name for _, name in group]
 
 
-def feature_width(root: Path, found: Found, tries: int = 20) -> int:
-    """C of the first file that can be read.
-
-    Raises:
-        InputError: none of the first videos can be read; with what is wrong with the first.
-    """
-    first: VideoError | None = None
-    for row in found.rows[:tries]:
-        try:
-            path = _files(root, row)[0][1]
-            width: int = read_frame(path, 1).regions.features.shape[1]
-            return width
-        except VideoError as error:
-            first = first or error
-    assert first is not None
-    raise InputError(f"none of the first videos can be read: {first.message}", "check the files")
+def feature_width(root: Path, found: Found) -> int:
+    """C; see :func:`~regionvlp.shards.filling.first_width`."""
+    return first_width(found.rows, lambda row: read_frame(_files(root, row)[0][1], 1).regions)
 
 
 def video_reader(root: Path, manifest: Manifest) -> Callable[[PlanRow], VideoRegions]:

@@ -130,6 +130,15 @@ class Receipt:
         values = asdict(self)
         return document_text({"schema_version": values.pop("schema_version"), **values})
 
+    def is_lost(self, folder: Path) -> bool:
+        """Whether the data file in ``folder`` is gone, or not of the size that this receipt says."""
+        if self.file is None:
+            return False
+        try:
+            return (folder / self.file).stat().st_size != self.bytes
+        except FileNotFoundError:
+            return True
+
     @classmethod
     def read(cls, path: Path) -> Receipt:
         """Reads one receipt.
@@ -181,19 +190,7 @@ def lost_shards(folder: Path, shards: Iterable[int] | None = None) -> list[int]:
     Raises:
         ShardError: see :meth:`Receipt.read`.
     """
-    return [
-        receipt.shard for receipt in read_receipts(folder, shards) if _size_of(folder, receipt.file) != receipt.bytes
-    ]
-
-
-def _size_of(folder: Path, name: str | None) -> int:
-    """Bytes of a data file; -1 where it is missing, 0 where there is none to be."""
-    if name is None:
-        return 0
-    try:
-        return (folder / name).stat().st_size
-    except FileNotFoundError:
-        return -1
+    return [receipt.shard for receipt in read_receipts(folder, shards) if receipt.is_lost(folder)]
 
 
 def finished_shards(folder: Path) -> list[int]:

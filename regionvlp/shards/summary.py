@@ -22,8 +22,8 @@ def inspect(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         JSON values: the manifest's fields; ``videos_planned`` and ``shards_planned`` (None without a plan);
         ``shards_done``, ``videos`` (with rows), ``frames``, ``regions``, ``bytes`` (of data files), ``failed`` and
-        ``failures`` (reason -> count, most frequent first), ``partial`` (videos used in part), ``regions_per_frame``
-        and ``bytes_per_frame`` (None where there are no frames).
+        ``failures`` (reason -> count, most frequent first), ``partial`` (videos used in part), ``lost`` (shards whose
+        data file is gone or cut), ``regions_per_frame`` and ``bytes_per_frame`` (None where there are no frames).
 
     Raises:
         InputError: there is no such folder. ShardError: it is not a shard folder, or a file of it is damaged.
@@ -37,7 +37,7 @@ def inspect(folder: str | os.PathLike[str]) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     for receipt in read_receipts(path):
         totals.update(shards=1, videos=receipt.videos, frames=receipt.frames, regions=receipt.regions)
-        totals.update(bytes=receipt.bytes, partial=len(receipt.partial))
+        totals.update(bytes=receipt.bytes, partial=len(receipt.partial), lost=receipt.is_lost(path))
         reasons.update(failure.reason for failure in receipt.failures)
     frames = totals["frames"]
     return {
@@ -52,6 +52,7 @@ def inspect(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "failed": reasons.total(),
         "failures": dict(reasons.most_common()),
         "partial": totals["partial"],
+        "lost": totals["lost"],
         "regions_per_frame": totals["regions"] / frames if frames else None,
         "bytes_per_frame": totals["bytes"] / frames if frames else None,
     }

@@ -219,7 +219,7 @@ def test_nothing_readable_and_other_mistakes_are_one_line(
     (tmp_path / "file").touch()
     for arguments, words in (
         ([tmp_path / "nowhere", tmp_path / "out"], "no folder"),
-        ([tmp_path / "bad", tmp_path / "out"], "none of the first videos can be read"),
+        ([tmp_path / "bad", tmp_path / "out"], "none of the first videos or images can be read"),
         ([public, tmp_path / "file"], "is a file"),
         ([public, tmp_path / "out", "--dtype", "int8"], "unknown feature dtype"),
         ([public, public], "is not empty"),
