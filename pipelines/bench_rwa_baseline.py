@@ -21,21 +21,24 @@ _EPSILON = 1e-8
 
 def expanded_scores(video: Encoded, text: Encoded, settings: RegionWordSettings) -> RegionWordScores:
     """[V, T] both, with contexts and queries expanded to all videos, and ``cosine_similarity``."""
-    region_unit, word_unit = _unit(video.tokens, -1), _unit(text.tokens, -1)
     region_mask, word_mask = _additive(video.mask), _additive(text.mask)
     v2l: list[Tensor] = []
     l2v: list[Tensor] = []
     for caption in range(len(text)):
-        words, unit, mask = (
-            x[caption].expand(len(video), *x.shape[1:]).contiguous() for x in (text.tokens, word_unit, word_mask)
-        )
-        cosine_VNW = torch.bmm(region_unit, unit.transpose(1, 2))
-        weight_VNW = _attention(cosine_VNW, mask, region_mask, settings)
-        v2l.append(_agreement(video.tokens, torch.bmm(weight_VNW, unit)))
-        cosine_VWN = torch.bmm(unit, region_unit.transpose(1, 2))
-        weight_VWN = _attention(cosine_VWN, region_mask, mask, settings)
-        l2v.append(_agreement(words, torch.bmm(weight_VWN, region_unit)))
+        words, mask = (x[caption].expand(len(video), *x.shape[1:]).contiguous() for x in (text.tokens, word_mask))
+        v2l.append(_read(video.tokens, region_mask, words, mask, settings))
+        l2v.append(_read(words, mask, video.tokens, region_mask, settings))
     return RegionWordScores(torch.stack(v2l, 1), torch.stack(l2v, 1))
+
+
+def _read(
+    query_VQD: Tensor, query_mask: Tensor, context_VCD: Tensor, context_mask: Tensor, settings: RegionWordSettings
+) -> Tensor:
+    """[V]: every step for these pairs alone, unit vectors included."""
+    query_unit, context_unit = _unit(query_VQD, -1), _unit(context_VCD, -1)
+    cosine_VQC = torch.bmm(query_unit, context_unit.transpose(1, 2))
+    weight_VQC = _attention(cosine_VQC, context_mask, query_mask, settings)
+    return functional.cosine_similarity(query_VQD, torch.bmm(weight_VQC, context_unit), dim=-1).mean(1)
 
 
 def einsum_scores(video: Encoded, text: Encoded, settings: RegionWordSettings) -> RegionWordScores:
@@ -68,10 +71,6 @@ def _attention(cosine_VQC: Tensor, context_mask: Tensor, query_mask: Tensor, set
         attention_VQC = attention_VQC * above_VQC.to(attention_VQC.dtype)
         attention_VQC = attention_VQC / attention_VQC.sum(-1, keepdim=True)
     return attention_VQC.to(cosine_VQC.dtype)
-
-
-def _agreement(query_VQD: Tensor, read_VQD: Tensor) -> Tensor:
-    return functional.cosine_similarity(query_VQD, read_VQD, dim=-1).mean(1)
 
 
 def _unit(x: Tensor, dim: int) -> Tensor:
