@@ -20,7 +20,7 @@ whole rows of memory and the product with G needs no transposed copy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +35,13 @@ from regionvlp.models.encoded import Encoded
 _EPSILON = 1e-8  # what the public code adds to every norm
 _SLOPE = 0.1  # of the public code's LeakyReLU
 _LOG2_E = 1 / math.log(2)
+_BLOCK = 64  # rows at once of what is symmetric
 _STEEPEST = 40.0  # logits within this of 0 need no maximum subtracted: their powers of 2, and the sum, are float32
 
-# Tokens of the videos and of the captions in a tile: on a CPU what its caches hold, elsewhere what memory affords.
-_TILE_CPU = 240, 768
+# Tokens of the videos and of the captions in a tile: for one thread what its caches hold, for several what gives each
+# of them enough to do, on other devices what memory affords.
+_TILE_THREAD = 720, 768
+_TILE_THREADS = 1440, 1536
 _TILE_DEVICE = 4096, 4096
 
 
@@ -52,9 +55,10 @@ def lean_scores(
         v2l, l2v: False for a score that nobody asks for; it is then left as zeros.
     """
     directions = v2l, l2v
-    scores: tuple[Tensor, Tensor] = _LeanScores.apply(
-        video.tokens, video.mask, text.tokens, text.mask, settings, directions
-    )
+    with full_precision(video.tokens):
+        scores: tuple[Tensor, Tensor] = _LeanScores.apply(
+            video.tokens, video.mask, text.tokens, text.mask, settings, directions
+        )
     return RegionWordScores(*scores)
 
 
@@ -77,14 +81,16 @@ class _LeanScores(torch.autograd.Function):
         scores_VT = regions.new_zeros(2, len(regions), len(words), dtype=widen(regions[:0]).dtype)
         videos, captions = _tile(regions.device)
         texts = list(_parts(words, word_mask, settings, captions))
+        scratch = _Scratch(scores_VT)
         for video in _parts(regions, region_mask, settings, videos):
             for text in texts:
-                cosine_VNTW = _cosines(video, text)
+                cosine_VNTW = _cosines(video, text, scratch)
                 pairs = video.rows[:, None], text.rows
                 if l2v:
-                    scores_VT[1][pairs] = _score(cosine_VNTW, video, text, settings)
+                    scores_VT[1][pairs] = _score(cosine_VNTW, video, text, settings, scratch)
                 if v2l:
-                    scores_VT[0][pairs] = _score(_turned(cosine_VNTW), text, video, settings).T
+                    turned_TWVN = _turned(cosine_VNTW, scratch, "turned")
+                    scores_VT[0][pairs] = _score(turned_TWVN, text, video, settings, scratch).T
         return scores_VT[0], scores_VT[1]
 
     @staticmethod
@@ -112,19 +118,22 @@ def _gradients(
     d_regions, d_words = torch.zeros_like(regions), torch.zeros_like(words)
     videos, captions = _tile(regions.device)
     texts = [_Pulled(part) for part in _parts(words, word_mask, settings, captions)]
+    scratch = _Scratch(grads[0])
     for part in _parts(regions, region_mask, settings, videos):
         video = _Pulled(part)
         for text in texts:
-            cosine_VNTW = _cosines(video.part, text.part)
+            cosine_VNTW = _cosines(video.part, text.part, scratch)
+            d_cosine_VNTW = scratch("d_cosine", cosine_VNTW.shape)
             pairs = video.part.rows[:, None], text.part.rows
-            d_cosine_VNTW = torch.zeros_like(cosine_VNTW)
-            if v2l:
-                turned = _turned(cosine_VNTW)
-                d_turned = torch.zeros_like(turned)
-                _pull(turned, d_turned, grads[0][pairs].T, text, video, settings)
-                d_cosine_VNTW = _turned(d_turned)
             if l2v:
-                _pull(cosine_VNTW, d_cosine_VNTW, grads[1][pairs], video, text, settings)
+                _pull(cosine_VNTW, d_cosine_VNTW, grads[1][pairs], video, text, settings, scratch)
+            else:
+                d_cosine_VNTW.zero_()
+            if v2l:
+                turned_TWVN = _turned(cosine_VNTW, scratch, "turned")
+                d_turned_TWVN = scratch("d_turned", turned_TWVN.shape)
+                _pull(turned_TWVN, d_turned_TWVN, grads[0][pairs].T, text, video, settings, scratch)
+                d_cosine_VNTW += _turned(d_turned_TWVN, scratch, "turned")
             flat = d_cosine_VNTW.flatten(2).flatten(0, 1)
             video.d_unit.flatten(0, 1).addmm_(flat, text.part.unit.flatten(0, 1))
             text.d_unit.flatten(0, 1).addmm_(flat.T, video.part.unit.flatten(0, 1))
@@ -132,6 +141,25 @@ def _gradients(
     for text in texts:
         text.write(d_words)
     return d_regions, d_words
+
+
+class _Scratch:
+    """Memory in which one tile after another is computed.
+
+    On a CPU a fresh tensor of a tile's size costs more, in pages that the system hands out cleared, than what is
+    computed in it.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._flat: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Uninitialised, and only good until the name is asked for again."""
+        size = math.prod(shape)
+        if name not in self._flat or self._flat[name].numel() < size:
+            self._flat[name] = self._like.new_empty(size)
+        return self._flat[name][:size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -148,6 +176,7 @@ class _Part:
         normed: [B, N], 1 where a token enters the norm over queries; None where all that are not zero do.
         shut: [B, N], -inf where a token must get no attention, else 0; None where all may.
         gram: [B, N, N] of the unit tokens.
+        upper: [B, N, N], its part above the diagonal doubled, and the diagonal: as good as all of it in w' G w.
         counted: [B], how many contexts the focusing threshold counts.
     """
 
@@ -160,6 +189,7 @@ class _Part:
     normed: Tensor | None
     shut: Tensor | None
     gram: Tensor
+    upper: Tensor
     counted: Tensor
 
 
@@ -201,6 +231,7 @@ def _part(
     length = torch.linalg.vector_norm(chosen, dim=-1)
     scale = torch.where(length > _EPSILON, 1 / (length + _EPSILON * public).clamp_min(_EPSILON), 0)
     unit = chosen.mul_(scale[..., None])
+    gram = unit @ unit.transpose(1, 2)
     if settings.query_mean == "padded":
         share = torch.full_like(length, 1 / mask.shape[1])
     else:
@@ -217,7 +248,8 @@ def _part(
         share,
         real.to(length.dtype) if ragged and (settings.query_norm, settings.query_mean) == ("valid", "padded") else None,
         torch.zeros_like(length).masked_fill_(~real, -math.inf) if ragged else None,
-        unit @ unit.transpose(1, 2),
+        gram,
+        gram.triu(1).mul_(2) + torch.diag_embed(gram.diagonal(dim1=1, dim2=2)),
         (torch.full_like(count, mask.shape[1]) if settings.threshold_count == "padded" else count).to(length.dtype),
     )
 
@@ -237,7 +269,8 @@ class _Pulled:
         For u = s t with s = 1 / (length + added):  dt = s du + (d_length - s <du, u>) t / length.
         """
         part = self.part
-        self.d_unit.baddbmm_(self.d_gram, part.unit)
+        d_gram = self.d_gram.triu() + self.d_gram.triu(1).transpose(1, 2)
+        self.d_unit.baddbmm_(d_gram, part.unit)
         along = (self.d_unit * part.unit).sum(-1)
         to_unit = (part.scale * part.length).clamp_min(_EPSILON)  # t / length = u / this
         aside = torch.where(part.scale > 0, (self.d_length - part.scale * along) / to_unit, 0)
@@ -245,22 +278,26 @@ class _Pulled:
         d_tokens[part.rows[:, None], part.columns] = found.to(d_tokens.dtype)
 
 
-def _cosines(video: _Part, text: _Part) -> Tensor:
+def _cosines(video: _Part, text: _Part, scratch: _Scratch) -> Tensor:
     """[V, N, T, W]"""
-    flat = video.unit.flatten(0, 1) @ text.unit.flatten(0, 1).T
-    return flat.view(*video.length.shape, *text.length.shape)
+    cosine_VNTW = scratch("cosine", (*video.length.shape, *text.length.shape))
+    torch.mm(video.unit.flatten(0, 1), text.unit.flatten(0, 1).T, out=cosine_VNTW.flatten(2).flatten(0, 1))
+    return cosine_VNTW
 
 
-def _turned(x_CMQN: Tensor) -> Tensor:
+def _turned(x_CMQN: Tensor, scratch: _Scratch, name: str) -> Tensor:
     """[Q, N, C, M], in memory too."""
-    flat = x_CMQN.flatten(2).flatten(0, 1)
-    return flat.T.contiguous().view(*x_CMQN.shape[2:], *x_CMQN.shape[:2])
+    turned_QNCM = scratch(name, (*x_CMQN.shape[2:], *x_CMQN.shape[:2]))
+    turned_QNCM.flatten(2).flatten(0, 1).copy_(x_CMQN.flatten(2).flatten(0, 1).T)
+    return turned_QNCM
 
 
-def _score(cosine_CMQN: Tensor, context: _Part, query: _Part, settings: RegionWordSettings) -> Tensor:
+def _score(
+    cosine_CMQN: Tensor, context: _Part, query: _Part, settings: RegionWordSettings, scratch: _Scratch
+) -> Tensor:
     """[C, Q]: attend, focus, read, agree."""
-    weight_CMQN, _ = _attend(cosine_CMQN, context, query, settings)
-    square_CQN = _square(weight_CMQN, context.gram)
+    weight_CMQN, _ = _attend(cosine_CMQN, context, query, settings, scratch)
+    square_CQN = _square(weight_CMQN, context.upper, scratch)
     along_CQN = weight_CMQN.mul_(cosine_CMQN).sum(1)
     return (along_CQN * _inverse_root(square_CQN) * query.share).sum(-1)
 
@@ -272,30 +309,31 @@ def _pull(
     context: _Pulled,
     query: _Pulled,
     settings: RegionWordSettings,
+    scratch: _Scratch,
 ) -> None:
-    """Adds the gradient of :func:`_score` to ``d_cosine`` and to what gathers on both parts; which contexts are kept
-    is constant.
+    """Writes the gradient of :func:`_score` to ``d_cosine`` and adds it to what gathers on both parts; which contexts
+    are kept is constant.
 
     With u = sum_m w_m a_m along the query and m = |v|, the agreement is u/m, and for the gradient g of it
 
-        d a_m += g w_m / m,    d w_m = g (a_m / m - u (G w)_m / m^3),    d G = -1/2 sum g u w w' / m^3.
+        d a_m = g w_m / m,    d w_m = g (a_m / m - u (G w)_m / m^3),    d G = -1/2 sum g u w w' / m^3.
 
     w = exp(z) without its softmax denominator, whose share in the gradient vanishes, since u/m does not change when
-    all of w is scaled. So d z = w d w.
+    all of w is scaled. So d z = w d w = a d a - (g u w / m^3) G w.
     """
-    weight_CMQN, sharpened = _attend(cosine_CMQN, context.part, query.part, settings)
-    d_weight_CMQN = (context.part.gram @ weight_CMQN.flatten(2)).view_as(weight_CMQN)
-    product_CMQN = weight_CMQN * d_weight_CMQN
+    weight_CMQN, sharpened = _attend(cosine_CMQN, context.part, query.part, settings, scratch)
+    read_CMQN = scratch("read", weight_CMQN.shape)
+    torch.bmm(context.part.gram, weight_CMQN.flatten(2), out=read_CMQN.flatten(2))
+    product_CMQN = torch.mul(weight_CMQN, read_CMQN, out=scratch("product", weight_CMQN.shape))
     inverse_CQN = _inverse_root(product_CMQN.sum(1))
     torch.mul(weight_CMQN, cosine_CMQN, out=product_CMQN)
     agreement_CQN = product_CMQN.sum(1) * inverse_CQN
     pull_CQN = grad_CQ[..., None] * query.part.share * inverse_CQN
-    turn_C1QN = (pull_CQN * agreement_CQN * inverse_CQN)[:, None]
 
-    d_cosine_CMQN.addcmul_(weight_CMQN, pull_CQN[:, None])
-    torch.mul(weight_CMQN, turn_C1QN, out=product_CMQN)
-    context.d_gram.baddbmm_(product_CMQN.flatten(2), weight_CMQN.flatten(2).transpose(1, 2), alpha=-1)
-    d_logit_CMQN = d_weight_CMQN.mul_(-turn_C1QN).addcmul_(cosine_CMQN, pull_CQN[:, None]).mul_(weight_CMQN)
+    torch.mul(weight_CMQN, pull_CQN[:, None], out=d_cosine_CMQN)
+    torch.mul(weight_CMQN, (pull_CQN * agreement_CQN * -inverse_CQN)[:, None], out=product_CMQN)
+    _add_upper(context.d_gram, product_CMQN, weight_CMQN)
+    d_logit_CMQN = read_CMQN.mul_(product_CMQN).addcmul_(cosine_CMQN, d_cosine_CMQN)
     if settings.form == "paper":
         d_cosine_CMQN.add_(d_logit_CMQN)
         # A weight has its context's length as a factor.
@@ -308,9 +346,10 @@ def _pull(
     aside_CMQ1 = product_CMQN.sum(-1, keepdim=True) * factor_CMQ1
     aside_CMQ1 /= (norm_CMQ1 + _EPSILON) * norm_CMQ1.clamp_min(_EPSILON**2)
     if query.part.normed is not None:
-        damped_CMQN = damped_CMQN * query.part.normed
+        damped_CMQN *= query.part.normed
     d_damped_CMQN = d_logit_CMQN.mul_(factor_CMQ1).addcmul_(damped_CMQN, aside_CMQ1, value=-1)
-    d_cosine_CMQN.add_(torch.ops.aten.leaky_relu_backward(d_damped_CMQN, cosine_CMQN, _SLOPE, False))
+    torch.ops.aten.leaky_relu_backward.grad_input(d_damped_CMQN, cosine_CMQN, _SLOPE, False, grad_input=product_CMQN)
+    d_cosine_CMQN.add_(product_CMQN)
     # The factor (length + epsilon) / length in the share.
     part = query.part
     d_share_QN = (grad_CQ[..., None] * agreement_CQN).sum(0) * part.share
@@ -318,7 +357,7 @@ def _pull(
 
 
 def _attend(
-    cosine_CMQN: Tensor, context: _Part, query: _Part, settings: RegionWordSettings
+    cosine_CMQN: Tensor, context: _Part, query: _Part, settings: RegionWordSettings, scratch: _Scratch
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
     """[C, M, Q, N]: how much of each unit context every query reads, up to a factor per query.
 
@@ -326,23 +365,27 @@ def _attend(
     their norms over the queries.
     """
     sharpened = None
+    weight_CMQN = scratch("weight", cosine_CMQN.shape)
     if settings.form == "paper":
         steepest = _LOG2_E
-        logit_CMQN = cosine_CMQN * _LOG2_E
+        torch.mul(cosine_CMQN, _LOG2_E, out=weight_CMQN)
     else:
-        damped_CMQN = functional.leaky_relu(cosine_CMQN, _SLOPE)
-        normed_CMQN = damped_CMQN if query.normed is None else damped_CMQN * query.normed
+        damped_CMQN = scratch("damped", cosine_CMQN.shape)
+        torch.ops.aten.leaky_relu.out(cosine_CMQN, _SLOPE, out=damped_CMQN)
+        normed_CMQN = damped_CMQN
+        if query.normed is not None:
+            normed_CMQN = torch.mul(damped_CMQN, query.normed, out=weight_CMQN)
         norm_CMQ1 = torch.linalg.vector_norm(normed_CMQN, dim=-1, keepdim=True)
         # What is divided by a norm that it is part of lies in [-1, 1].
         steepest = _LOG2_E / settings.temperature if query.normed is None else math.inf
         factor_CMQ1 = 1 / settings.temperature / (norm_CMQ1 + _EPSILON)
-        logit_CMQN = damped_CMQN * (factor_CMQ1 * _LOG2_E)
+        torch.mul(damped_CMQN, factor_CMQ1 * _LOG2_E, out=weight_CMQN)
         sharpened = damped_CMQN, factor_CMQ1, norm_CMQ1
     if context.shut is not None:
-        logit_CMQN += context.shut[:, :, None, None]
+        weight_CMQN += context.shut[:, :, None, None]
     if not (settings.refine and steepest <= _STEEPEST):
-        logit_CMQN -= logit_CMQN.amax(1, keepdim=True)
-    weight_CMQN = logit_CMQN.exp2_()  # on a CPU a good deal faster than exp
+        weight_CMQN -= weight_CMQN.amax(1, keepdim=True)
+    weight_CMQN.exp2_()  # on a CPU a good deal faster than exp
     if settings.refine:
         # Focus: what is not above the average over the counted contexts becomes 0. Equal weights are equal to their
         # average, and rounding must not lift them above it.
@@ -355,20 +398,28 @@ def _attend(
     return weight_CMQN, sharpened
 
 
-def _square(weight_CMQN: Tensor, gram_CMM: Tensor) -> Tensor:
+def _blocks(contexts: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns that cover the diagonal and all above it; what they cover below it lies beside the diagonal."""
+    for start in range(0, contexts, _BLOCK):
+        yield slice(start, start + _BLOCK), slice(start, None)
+
+
+def _square(weight_CMQN: Tensor, upper_CMM: Tensor, scratch: _Scratch) -> Tensor:
     """[C, Q, N]: w' G w, the squared length of what each query read."""
-    contexts = gram_CMM.shape[1]
     flat_CMX = weight_CMQN.flatten(2)
-    if contexts <= 64:
-        return (gram_CMM @ flat_CMX).mul_(flat_CMX).view_as(weight_CMQN).sum(1)
-    # G is symmetric: of the blocks off its diagonal one half does.
-    upper_CMM = gram_CMM.triu(1).mul_(2) + torch.diag_embed(gram_CMM.diagonal(dim1=1, dim2=2))
     square_CX = flat_CMX.new_zeros(flat_CMX.shape[0], flat_CMX.shape[2])
-    for start in range(0, contexts, 64):
-        stop = start + 64
-        read_CmX = upper_CMM[:, start:stop, start:] @ flat_CMX[:, start:]
-        square_CX += read_CmX.mul_(flat_CMX[:, start:stop]).sum(1)
+    for rows, columns in _blocks(flat_CMX.shape[1]):
+        weight_CmX = flat_CMX[:, rows]
+        read_CmX = torch.bmm(upper_CMM[:, rows, columns], flat_CMX[:, columns], out=scratch("read", weight_CmX.shape))
+        square_CX += read_CmX.mul_(weight_CmX).sum(1)
     return square_CX.view(-1, *weight_CMQN.shape[2:])
+
+
+def _add_upper(d_gram_CMM: Tensor, left_CMQN: Tensor, right_CMQN: Tensor) -> None:
+    """Adds the products of ``left`` and ``right`` over the queries to ``d_gram``, on its diagonal and above it."""
+    left_CMX, right_CXM = left_CMQN.flatten(2), right_CMQN.flatten(2).transpose(1, 2)
+    for rows, columns in _blocks(left_CMX.shape[1]):
+        d_gram_CMM[:, rows, columns].baddbmm_(left_CMX[:, rows], right_CXM[:, :, columns])
 
 
 def _inverse_root(square: Tensor) -> Tensor:
@@ -377,4 +428,6 @@ def _inverse_root(square: Tensor) -> Tensor:
 
 
 def _tile(device: torch.device) -> tuple[int, int]:
-    return _TILE_CPU if device.type == "cpu" else _TILE_DEVICE
+    if device.type != "cpu":
+        return _TILE_DEVICE
+    return _TILE_THREAD if torch.get_num_threads() == 1 else _TILE_THREADS

@@ -46,7 +46,7 @@ def of_tokens(settings: RegionWordSettings, video: Encoded, text: Encoded) -> An
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_the_backward_pass_is_the_derivative(settings: RegionWordSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region_word_lean, "_TILE_CPU", (10, 8))  # several tiles each way
+    monkeypatch.setattr(region_word_lean, "_tile", lambda device: (10, 8))  # several tiles each way
     video, text = side(4, 5, seed=3, real=0.6, empty=1), side(3, 4, seed=4, real=0.6, empty=2)
     scores = of_tokens(settings, video, text)
     assert torch.autograd.gradcheck(scores, (video.tokens, text.tokens), atol=1e-6, rtol=1e-5, fast_mode=True)
@@ -97,7 +97,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", REGION_WORD_PRESETS)
 def test_nothing_of_the_size_of_all_pairs_is_made_or_saved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region_word_lean, "_TILE_CPU", (40, 60))
+    monkeypatch.setattr(region_word_lean, "_tile", lambda device: (40, 60))
     video, text = side(12, 40, seed=1, width=64), side(12, 30, seed=2, width=64)
     inputs = video.tokens.numel()
     saved: list[Tensor] = []
