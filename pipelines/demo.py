@@ -48,7 +48,7 @@ class Scale:
     steps: int
 
 
-FULL, QUICK = Scale(train=1600, test=256, steps=400), Scale(train=160, test=32, steps=40)
+FULL, QUICK = Scale(train=1600, test=256, steps=500), Scale(train=160, test=32, steps=40)
 
 
 @click.command("demo")
