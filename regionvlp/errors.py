@@ -79,6 +79,11 @@ def error_from(values: Mapping[str, str]) -> RegionVLPError:
     return kinds.get(values["kind"], RegionVLPError)(values["message"], values["hint"])
 
 
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says, in one line of at most 160 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)

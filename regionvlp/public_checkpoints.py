@@ -138,7 +138,7 @@ def convert_demovlp(
     temporal = "model.video.temporal_embed"
     weights = {**found.weights, temporal: inflate_frames(found.weights[temporal], video.frames, inflation)}
     words = _tokenizer(tokenizer, found.model)
-    config = _public_config(model)
+    config = _public_config(source, model)
     task = build_task(config.task, config.model, config.loss, vocab_size=words.vocab_size, pretrained=False)
     _check_shapes(source, weights, task.state_dict())
     task.load_state_dict(weights)
@@ -253,17 +253,18 @@ def _check_shapes(source: Path, found: Mapping[str, Tensor], wanted: Mapping[str
         raise WeightsError(error.message, "give a whole checkpoint of the public DemoVLP, unchanged") from None
 
 
-def _public_config(model: DualEncoderSettings) -> RunConfig:
+def _public_config(source: Path, model: DualEncoderSettings) -> RunConfig:
     """The public form of everything that evaluation reads."""
     length = min(TEXT_LENGTH, model.text.max_length)
-    data = DataSettings(
-        frames=model.video.frames,
-        regions=model.video.regions,
-        loc_dim=model.video.loc_dim,
-        padding="edge",
-        text_length=length,
-        pad_text=True,
-    )
+    values = {
+        "frames": model.video.frames,
+        "regions": model.video.regions,
+        "loc_dim": model.video.loc_dim,
+        "padding": "edge",
+        "text_length": length,
+        "pad_text": True,
+    }
+    data = validate(DataSettings, values, str(source))
     loss = LossSettings(region_word=REGION_WORD_PRESETS["public"])
     return RunConfig(tokenizer=TokenizerSettings(name=TOKENIZERS[0]), data=data, model=model, loss=loss)
 

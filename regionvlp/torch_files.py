@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from regionvlp.errors import InputError, WeightsError
-from regionvlp.unpickle import Admitted
+from regionvlp.errors import InputError, WeightsError, first_line
+from regionvlp.unpickle import Admitted, table_in
 
 _ZIP = b"PK\x03\x04"
 _TENSOR_MAKERS = (
@@ -34,13 +34,12 @@ class Inert:
     """Stands for an object of a class that is not ours to create; does nothing, whatever a pickle does to it.
 
     Attributes:
-        arguments: what it was made from.
-        state: what it was then given, usually its attributes by name.
+        state: what it was given when made, usually its attributes by name; None if nothing.
     """
 
-    def __init__(self, *arguments: Any, **_: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = None
+    state: Any = None
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -61,18 +60,10 @@ class _Reader(pickle.Unpickler):
             return Admitted(OrderedDict)
         if module == "torch._utils" and name in _TENSOR_MAKERS:
             return Admitted(getattr(torch._utils, name))
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return _storage_class(name)
         if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
             return value
         # A class of its own each time, so that nothing a pickle does to it is seen elsewhere.
         return type("Inert", (Inert,), {})
-
-
-def _storage_class(name: str) -> Any:
-    """The type tag of a storage, which torch's own reader looks into; nothing is called."""
-    found = getattr(torch, name, None) or getattr(torch.storage, name, None)
-    return found if isinstance(found, type) else type("Inert", (Inert,), {})
 
 
 # torch.load asks a module for these two names.
@@ -99,7 +90,7 @@ def read_torch_file(path: Path) -> Any:
         is_zip = _is_zip(path)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, mmap=is_zip)
     except Exception as error:  # a damaged pickle can make the reader raise anything
-        raise WeightsError(f"cannot read weights {path}: {_first_line(error)}", hint) from None
+        raise WeightsError(f"cannot read weights {path}: {first_line(error)}", hint) from None
 
 
 def state_dict_of(content: Any) -> dict[str, Tensor]:
@@ -107,12 +98,7 @@ def state_dict_of(content: Any) -> dict[str, Tensor]:
 
     The prefix ``module.`` of parallel training is taken off where every name has it.
     """
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in (table_in(content) or {}).items() if isinstance(value, Tensor)}
     if tensors and all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -131,7 +117,3 @@ def _is_zip(path: Path) -> bool:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
             raise WeightsError("it is a TorchScript program")
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

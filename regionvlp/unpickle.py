@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.errors import WeightsError
+from regionvlp.errors import WeightsError, first_line
 
 _NUMBERS = re.compile(r"[fiub][1248]|f16")
 
@@ -156,10 +156,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             "give a file that holds a plain state dict, best as .safetensors",
         ) from None
     except Exception as error:  # a damaged pickle can make the reader raise anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise WeightsError(
-            f"cannot read the weights in {path}: {reason}", "the file is damaged: get it again"
-        ) from None
+        message = f"cannot read the weights in {path}: {first_line(error)}"
+        raise WeightsError(message, "the file is damaged: get it again") from None
     state = state_dict_in(content, path)
     found = {str(name): value.value for name, value in state.items() if isinstance(value, _Array)}
     return {name: value for name, value in found.items() if value is not None}
@@ -171,9 +169,15 @@ def state_dict_in(content: Any, path: Path) -> dict[Any, Any]:
     Raises:
         WeightsError: it holds none; ``path`` is for the message.
     """
-    for key in ("model", "state_dict"):
+    table = table_in(content)
+    if table is None:
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict", "give a detector's weights")
+    return table
+
+
+def table_in(content: Any) -> dict[Any, Any] | None:
+    """The dictionary that the content of a file is, or holds under ``state_dict`` or ``model``; None if neither."""
+    for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict", "give a detector's weights")
-    return content
+    return content if isinstance(content, dict) else None

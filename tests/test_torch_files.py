@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import sys
@@ -99,13 +100,29 @@ def test_a_function_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as undone:
         undone.setattr(torch._utils._rebuild_tensor_v2, "__defaults__", defaults)
         assert pickle.loads(b"\x80\x02" + build).__defaults__ == ()  # what the plain unpickler does
-    with path.open("wb") as file:
-        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
-            pickle.dump(part, file, protocol=2)
-        file.write(b"\x80\x02" + build)
+    write_legacy(path, build)
     with pytest.raises(WeightsError, match="cannot read weights"):
         read_torch_file(path)
     assert torch._utils._rebuild_tensor_v2.__defaults__ == defaults
+
+
+@pytest.mark.parametrize("name", ["UntypedStorage", "FloatStorage", "storage TypedStorage", "Tensor"])
+def test_a_class_cannot_be_changed(name: str, tmp_path: Path) -> None:
+    module, _, kind = f"torch {name}".replace("torch storage ", "torch.storage ").rpartition(" ")
+    path = tmp_path / "checkpoint.pth"
+    write_legacy(path, f"c{module}\n{kind}\n".encode() + b"N}X\x06\x00\x00\x00markedK\x01s\x86b.")
+    with contextlib.suppress(WeightsError):
+        read_torch_file(path)
+    assert not any(hasattr(found, "marked") for found in (torch.UntypedStorage, torch.FloatStorage, torch.Tensor))
+    assert not hasattr(torch.storage.TypedStorage, "marked")
+
+
+def write_legacy(path: Path, pickled: bytes) -> None:
+    """The older form of ``torch.save`` with this as its content."""
+    with path.open("wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(part, file, protocol=2)
+        file.write(b"\x80\x02" + pickled)
 
 
 def test_damaged_files_and_programs(tmp_path: Path) -> None:

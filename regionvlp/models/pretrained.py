@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from regionvlp.errors import InputError, WeightsError
+from regionvlp.errors import InputError, WeightsError, first_line
 from regionvlp.models.region_encoder import RegionEncoder
 from regionvlp.models.text_encoder import TextEncoder
 
@@ -85,7 +85,7 @@ def load_distilbert(encoder: TextEncoder, source: str) -> None:
         found = _read_distilbert(source) if kind == "distilbert" else {}
     except Exception as error:  # a hub client, a JSON reader and two tensor readers, each with errors of its own
         hint = "check the name and the network and try again, or give a local folder"
-        raise WeightsError(f"cannot read text weights {source}: {_first_line(error)}", hint) from None
+        raise WeightsError(f"cannot read text weights {source}: {first_line(error)}", hint) from None
     if kind != "distilbert":
         raise WeightsError(f"{source} is a {kind}, not a DistilBERT", "give model.text.pretrained a DistilBERT")
     _check_shapes(source, encoder.model.state_dict(), found, "a DistilBERT")
@@ -103,7 +103,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(f"cannot read weights {file}: {_first_line(error)}", "fetch the file again") from None
+        raise WeightsError(f"cannot read weights {file}: {first_line(error)}", "fetch the file again") from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(f"{file} is not a plain table of tensors", "give a state dict, not a training checkpoint")
     return found
@@ -129,7 +129,7 @@ def _vit_file(source: str) -> Path:
         return Path(hf_hub_download(source, "model.safetensors"))
     except Exception as error:  # the hub's errors have no common base below Exception across its versions
         hint = "check the name and the network and try again, or give a local file"
-        raise WeightsError(f"cannot fetch {source}: {_first_line(error)}", hint) from None
+        raise WeightsError(f"cannot fetch {source}: {first_line(error)}", hint) from None
 
 
 def _check_shapes(source: str, wanted: dict[str, Tensor], found: dict[str, Tensor], kind: str) -> None:
@@ -140,7 +140,3 @@ def _check_shapes(source: str, wanted: dict[str, Tensor], found: dict[str, Tenso
         if found[name].shape != tensor.shape:
             shapes = f"{tuple(found[name].shape)}, not {tuple(tensor.shape)}"
             raise WeightsError(f"{source} is not {kind} of these sizes: '{name}' is {shapes}", hint)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
