@@ -246,9 +246,12 @@ class _Driver:
                 self._forget(actor)
         busy = sum(actor.shard is not None for actor in self._actors.values())
         useful = room if self._work is None else len(self._todo) + len(self._taken) + busy
-        slots = (slot for slot in range(room) if slot not in self._actors and slot not in self._retired)
-        for slot in list(slots)[: max(0, min(room, useful) - len(self._actors))]:
+        for slot in self._vacant(room)[: max(0, min(room, useful) - len(self._actors))]:
             self._start(slot)
+
+    def _vacant(self, room: int) -> list[int]:
+        """Slots in which an actor may be started."""
+        return [slot for slot in range(room) if slot not in self._actors and slot not in self._retired]
 
     def _start(self, slot: int) -> None:
         self._started += 1
@@ -328,7 +331,7 @@ class _Driver:
             self._todo.appendleft(actor.shard)
         if not again:
             self._retired.add(actor.slot)
-            if not self._actors:
+            if not self._actors and not self._vacant(max(self._room(), 1)):
                 raise RegionVLPError(
                     f"no worker can be kept alive; the last one died{at}: {why}", "mend that, run again"
                 )
