@@ -133,15 +133,15 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     job.run.parent.mkdir(parents=True, exist_ok=True)
     config = job.run.with_name(f"{job.run.name}.yaml")
     config.write_text(dump_yaml(job.config), encoding="utf-8")
+    # -P: in the root of a checkout ./regionvlp would be found first.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     with _log_of(job).open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", __name__, str(config), str(job.run)],
+            [sys.executable, "-P", "-m", __name__, str(config), str(job.run)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **one_thread},
-            cwd=job.run.parent,  # not the root of a checkout, where ./regionvlp would be found first
         )
 
 

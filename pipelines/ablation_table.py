@@ -19,7 +19,7 @@ from rich.table import Table
 
 from regionvlp.evaluation.tables import paper_ablations
 
-# column -> (where its value lies in a run's result, its unit)
+# column -> where its value lies in a run's result
 MEASURES: dict[str, tuple[str, ...]] = {
     "R@1": ("t2v", "R1"),
     "R@5": ("t2v", "R5"),
@@ -132,7 +132,7 @@ def verdicts(summary: Mapping[str, Mapping[str, Figure]]) -> list[str]:
         within = [f"{pair.higher} and {pair.lower}" for pair in ours if pair.spread is not None and not pair.beyond]
         if within:
             lines.append(f"{measure}: within the spread of seeds are {'; '.join(within)}")
-    judged = [pair for pair in found if pair.paper]
+    judged = [pair for pair in found if pair.paper and pair.spread is not None]
     if judged:
         same = sum(pair.beyond and (pair.paper or 0) > 0 for pair in judged)
         turned = sum(pair.beyond and (pair.paper or 0) < 0 for pair in judged)

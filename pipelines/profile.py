@@ -134,8 +134,8 @@ def encoder_parts(config: RunConfig) -> list[Part]:
         parts.append(Part("global similarity", None, 2 * width, counted_flops(lambda: one @ one.T)))
     if config.loss.use_local and config.loss.local == "region_word":
         m, words = data.frames * data.regions, data.text_length - 1
-        sides = {"video": _ones(m, width), "text": _ones(words, width)}
-        counted = counted_flops(lambda: region_word_scores(**sides, settings=config.loss.region_word))
+        ours, theirs = _ones(m, width), _ones(words, width)
+        counted = counted_flops(lambda: region_word_scores(video=ours, text=theirs, settings=config.loss.region_word))
         parts.append(Part(ALIGNMENT, None, 2 * alignment_macs(m, words, width), counted // COMPARED**2))
     return parts
 

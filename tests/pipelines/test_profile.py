@@ -50,7 +50,7 @@ def test_what_a_reader_sees(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile("--config", "demo.yaml", "--epochs", "1", "--stored-frames", "1") == 0
     said = capsys.readouterr().out
     for part in (
-        "4 frames of 12 regions",
+        "4 frames of 6 regions",
         "detector toy",
         "without the detector",
         "fit no configuration",
