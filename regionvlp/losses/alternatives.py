@@ -79,6 +79,9 @@ def taco_token_loss(
     the weighted mean over all content words, 0 where there are none. A video without valid regions shows no word: its
     best cosine counts as 0, with zero gradient.
 
+    With candidates of several processes each takes the mean over its own words, so that the mean over processes is
+    the loss of the joined batch only where captions weigh the same everywhere.
+
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
         word_weight: [B, W] float, a word's inverse document frequency if it is a noun or verb, 0 if it is not.
@@ -98,10 +101,10 @@ def taco_token_loss(
     among = among or candidates(video, text)
     check_comparable(among.video, among.text)
     with full_precision(text.tokens):
-        best_CQN = _best_context(unit_tokens(text), _answering(among.video))
-    truth_B = torch.arange(among.first, among.first + len(text), device=best_CQN.device)
-    truth_BW = truth_B[:, None].expand(-1, best_CQN.shape[2])
-    surprise_BW = functional.cross_entropy(best_CQN.permute(1, 0, 2) / temperature, truth_BW, reduction="none")
+        best_QCN = in_blocks(_best_context, unit_tokens(text), _answering(among.video))
+    truth_B = torch.arange(among.first, among.first + len(text), device=best_QCN.device)
+    truth_BW = truth_B[:, None].expand(-1, best_QCN.shape[2])
+    surprise_BW = functional.cross_entropy(best_QCN / temperature, truth_BW, reduction="none")
     weight_BW = weight_BW.to(surprise_BW.dtype)
     return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight_BW.sum().clamp_min(1e-8)}
 
@@ -132,11 +135,11 @@ def _answering(context: Encoded) -> UnitTokens:
 
 
 def _best_context(query: UnitTokens, context: UnitTokens) -> Tensor:
-    """[C, Q, N]: best cosine of each query token with a real context token; 0 where an item has none.
+    """[Q, C, N]: best cosine of each query token with a real context token; 0 where an item has none.
 
     The gradient goes to the best one alone, the first of equals (``amax`` would share it out).
     """
     cosine_CMQN = pair_cosines(query, context)
     lowest = torch.finfo(cosine_CMQN.dtype).min
     best_CQN = cosine_CMQN.masked_fill(~context.mask[:, :, None, None], lowest).max(1).values
-    return best_CQN.where(context.mask.any(1)[:, None, None], 0)
+    return best_CQN.where(context.mask.any(1)[:, None, None], 0).transpose(0, 1)

@@ -3,7 +3,7 @@
 In: the videos and captions of one process. Out: those of all processes, through which gradients flow back to the
 process that encoded them. Each process computes the rows of its own queries only, as a mean over them; averaging
 parameter gradients over processes (as DistributedDataParallel does) then gives exactly the gradient of the loss over
-the joined batch.
+the joined batch, for losses that weigh all pairs alike.
 
 Shape letters: B batch of one process, N tokens, D joint width.
 """
@@ -81,6 +81,6 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous()
+        grad = grads[0].clone(memory_format=torch.contiguous_format)  # autograd may hand the same tensor to others
         dist.all_reduce(grad)
         return grad.chunk(dist.get_world_size())[dist.get_rank()]

@@ -41,12 +41,17 @@ from regionvlp.losses.gather import Candidates, candidates
 from regionvlp.losses.region_word_fused import fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
-from regionvlp.losses.token_pairs import check_comparable, full_precision
+from regionvlp.losses.token_pairs import check_comparable
 from regionvlp.models.encoded import Encoded
 
 
-def region_word_scores(*, video: Encoded, text: Encoded, settings: RegionWordSettings) -> RegionWordScores:
+def region_word_scores(
+    *, video: Encoded, text: Encoded, settings: RegionWordSettings, v2l: bool = True, l2v: bool = True
+) -> RegionWordScores:
     """Scores every video against every caption (any numbers of either).
+
+    What computes them suits device and dtype; ``REGIONVLP_RWA=lean`` or ``fused`` in the environment takes the choice
+    away (``auto`` leaves it).
 
     Defined results at the edges: a video without valid regions or a caption without valid words scores 0 with zero
     gradient; only where ``query_mean`` is padded is it treated as if it had no mask, as in the public code. A query of
@@ -57,20 +62,24 @@ def region_word_scores(*, video: Encoded, text: Encoded, settings: RegionWordSet
     Args:
         video: tokens [V, N, D] (regions), mask [V, N].
         text: tokens [T, W, D] (words, without CLS), mask [T, W].
+        v2l, l2v: False for a score that nobody asks for; it is then left as zeros.
 
     Returns:
-        float32 (or float64 for float64 tokens).
+        Both [V, T], float32 (or float64 for float64 tokens).
 
     Raises:
         InputError: widths differ, a side is empty, or a token that is read is not finite. What stands in padding is
             read only where ``query_mean`` or ``query_norm`` is padded.
+        ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
     """
-    return pair_scores(video, text, settings)
+    check_comparable(video, text, padding_too=settings.reads_padding)
+    fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
+    return (fused_scores if fused else lean_scores)(video, text, settings, v2l=v2l, l2v=l2v)
 
 
 def region_word_similarity(*, video: Encoded, text: Encoded, settings: RegionWordSettings) -> Tensor:
     """[texts, videos]: S_v2l + S_l2v, the local part of the similarity that retrieval ranks by; in [-2, 2]."""
-    return _sum(pair_scores(video, text, settings)).T
+    return _sum(video, text, settings).T
 
 
 def region_word_loss(
@@ -92,41 +101,17 @@ def region_word_loss(
     among = among or candidates(video, text)
     if settings.form == "paper":
         if among.video is video and among.text is text:
-            scores = pair_scores(video, text, settings)
+            scores = region_word_scores(video=video, text=text, settings=settings)
             return _nce_both(scores.v2l, scores.l2v.T, settings, among.first)
         # Each direction is contrasted along its own queries, so nothing is computed that is not used.
-        rows_VT = pair_scores(video, among.text, settings, l2v=False).v2l
-        rows_TV = pair_scores(among.video, text, settings, v2l=False).l2v.T
+        rows_VT = region_word_scores(video=video, text=among.text, settings=settings, l2v=False).v2l
+        rows_TV = region_word_scores(video=among.video, text=text, settings=settings, v2l=False).l2v.T
         return _nce_both(rows_VT, rows_TV, settings, among.first)
-    rows_VT = _sum(pair_scores(video, among.text, settings))
+    rows_VT = _sum(video, among.text, settings)
     if settings.local_loss == "kl_row":
         return {"local_loss": kl_row(rows_VT, settings.temperature, among.first)}
-    if among.video is video and among.text is text:
-        rows_TV = rows_VT.T
-    else:
-        rows_TV = _sum(pair_scores(among.video, text, settings)).T
+    rows_TV = rows_VT.T if among.video is video and among.text is text else _sum(among.video, text, settings).T
     return _nce_both(rows_VT, rows_TV, settings, among.first)
-
-
-def pair_scores(
-    video: Encoded, text: Encoded, settings: RegionWordSettings, *, v2l: bool = True, l2v: bool = True
-) -> RegionWordScores:
-    """Both scores of every pair, [videos, texts], by the fastest implementation that suits device and dtype.
-
-    ``REGIONVLP_RWA=lean`` or ``fused`` in the environment takes the choice away (``auto`` leaves it).
-
-    Args:
-        v2l, l2v: False for a score that nobody asks for; it is then left as zeros.
-
-    Raises:
-        InputError: see :func:`region_word_scores`.
-        ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
-    """
-    with full_precision(video.tokens):
-        check_comparable(video, text, padding_too="padded" in (settings.query_mean, settings.query_norm))
-        fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
-        scores = fused_scores if fused else lean_scores
-        return scores(video, text, settings, v2l=v2l, l2v=l2v)
 
 
 def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **directions: bool) -> bool:
@@ -141,7 +126,9 @@ def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **
     return form == "fused"
 
 
-def _sum(scores: RegionWordScores) -> Tensor:
+def _sum(video: Encoded, text: Encoded, settings: RegionWordSettings) -> Tensor:
+    """[V, T]"""
+    scores = region_word_scores(video=video, text=text, settings=settings)
     return scores.v2l + scores.l2v
 
 

@@ -25,19 +25,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
-from regionvlp.losses.token_pairs import full_precision
+from regionvlp.losses.token_pairs import full_precision, refuse_second_derivative
 from regionvlp.models.encoded import Encoded
 
 _log = logging.getLogger(__name__)
 
 MOST_ROWS = 1024
 MOST_COLS = 128
-MOST_WIDTH = 512
+MOST_WIDTH = 512  # beyond 256 with at most 64 columns, or shared memory does not do
 
 _EPSILON = 1e-8  # what the public code adds to every norm
 _ZERO = 1e-8  # a token this short has no direction
@@ -67,7 +66,9 @@ def fused_obstacle(video: Encoded, text: Encoded) -> str | None:
         return "Triton is not installed"
     if video.tokens.device.type != "cuda" and not _interpreting():
         return f"the tokens are on the {video.tokens.device.type}, not on a CUDA device"
-    if {video.tokens.dtype, text.tokens.dtype} - {torch.bfloat16, torch.float16, torch.float32}:
+    # Triton's interpreter is for a CPU, where products of bfloat16 are not summed in float32.
+    possible = {torch.float16, torch.float32} | (set() if _interpreting() else {torch.bfloat16})
+    if {video.tokens.dtype, text.tokens.dtype} - possible:
         return f"tokens of dtype {video.tokens.dtype} and {text.tokens.dtype}"
     wide, narrow = (video, text) if video.tokens.shape[1] >= text.tokens.shape[1] else (text, video)
     rows, cols, width = _sizes(wide, narrow)
@@ -94,12 +95,12 @@ def fused_is_better(
     if fused_obstacle(video, text) is not None:
         return False
     halves = {video.tokens.dtype, text.tokens.dtype} <= {torch.bfloat16, torch.float16}
-    if not halves and torch.get_float32_matmul_precision() == "highest":
+    if not halves and not _may_shorten():
         return False
     sizes = video.tokens.shape[1], text.tokens.shape[1], video.tokens.shape[2]
     kind = settings.form, settings.refine, v2l, l2v
     trained = torch.is_grad_enabled() and (video.tokens.requires_grad or text.tokens.requires_grad)
-    # Captions of any width share a kernel with those of the next power of two.
+    # Captions share a kernel with those of the next power of two, videos with those of as many tiles of rows.
     rounded = tuple(max(16, 1 << (size - 1).bit_length()) for size in sizes)
     return _passes(video.tokens.device, video.tokens.dtype, rounded, kind, trained)
 
@@ -170,7 +171,7 @@ class Plan:
     def of(rows: int, cols: int, width: int) -> Plan:
         """The plan for items of so many tokens on the wider and on the narrower side."""
         whole, cols, depth = (max(16, 1 << (size - 1).bit_length()) for size in (rows, cols, width))
-        if whole * cols <= 8192 and whole * depth <= 65536:
+        if whole * cols <= 8192 and (whole + 2 * cols) * depth <= 81920:
             tile, blocks = whole, 1
         else:
             tile = 64 if cols < 128 and depth <= 256 else 32
@@ -181,10 +182,10 @@ class Plan:
 
     @property
     def shared_memory(self) -> int:
-        """Bytes of shared memory that the larger kernel takes, roughly and rather too many."""
+        """Bytes of shared memory that the larger kernel takes, roughly and rather too many; tests compile it."""
         wide = self.rows * self.depth * (1 if self.blocks == 1 else self.stages)
         narrow = self.cols * self.depth * (self.stages if self.blocks == 1 else 1)
-        grams = self.cols**2 + self.gram * self.rows**2
+        grams = self.cols**2 + self.gram * (self.rows**2 + 2 * self.rows * self.cols)
         attended = 0 if self.gram else self.cols * self.depth
         return 2 * (wide + narrow + grams + attended + 2 * self.rows * self.cols)
 
@@ -201,10 +202,6 @@ class _Call:
     @property
     def paper(self) -> bool:
         return self.settings.form == "paper"
-
-    @property
-    def padding_counts(self) -> bool:
-        return "padded" in (self.settings.query_mean, self.settings.query_norm)
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -240,7 +237,7 @@ class _Call:
 
     def read(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The tokens, zero where nobody may look."""
-        return tokens if self.padding_counts else tokens.masked_fill(~mask[..., None], 0)
+        return tokens if self.settings.reads_padding else tokens.masked_fill(~mask[..., None], 0)
 
 
 class _Fused(torch.autograd.Function):
@@ -261,8 +258,8 @@ class _Fused(torch.autograd.Function):
             return sums[0] / wide.askers[:, None], sums[1] / narrow.askers
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, rows_grad: Tensor, cols_grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         rows, row_mask, cols, col_mask = ctx.saved_tensors
         call: _Call = ctx.call
         with full_precision(rows), _on(rows.device):
@@ -478,6 +475,14 @@ def _sizes(wide: Encoded, narrow: Encoded) -> tuple[int, int, int]:
 def _on(device: torch.device) -> torch.cuda.device:
     """Triton launches on the current device, whatever its tensors are on."""
     return torch.cuda.device(device if device.type == "cuda" else -1)
+
+
+def _may_shorten() -> bool:
+    """Whether torch may multiply float32 in less than full precision, by either of its two switches."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the newer switch was used, after which torch refuses to answer by the older one
+        return str(torch.backends.cuda.matmul.fp32_precision) == "tf32"
 
 
 def _unit_dtype(device: torch.device) -> torch.dtype:

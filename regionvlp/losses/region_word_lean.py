@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.losses.region_word_settings import RegionWordScores, RegionWordSettings
-from regionvlp.losses.token_pairs import full_precision, widen
+from regionvlp.losses.token_pairs import full_precision, refuse_second_derivative, widen
 from regionvlp.models.encoded import Encoded
 
 _EPSILON = 1e-8  # what the public code adds to every norm
@@ -89,14 +89,13 @@ class _LeanScores(torch.autograd.Function):
                 if l2v:
                     scores_VT[1][pairs] = _score(cosine_VNTW, video, text, settings, scratch)
                 if v2l:
-                    turned_TWVN = _turned(cosine_VNTW, scratch, "turned")
+                    turned_TWVN = _turned(cosine_VNTW, scratch)
                     scores_VT[0][pairs] = _score(turned_TWVN, text, video, settings, scratch).T
         return scores_VT[0], scores_VT[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError("region-word scores have no second derivative: leave create_graph off")
+        refuse_second_derivative()
         with full_precision(grads[0]):
             regions, region_mask, words, word_mask = ctx.saved_tensors
             sides = regions, region_mask, words, word_mask
@@ -130,10 +129,10 @@ def _gradients(
             else:
                 d_cosine_VNTW.zero_()
             if v2l:
-                turned_TWVN = _turned(cosine_VNTW, scratch, "turned")
+                turned_TWVN = _turned(cosine_VNTW, scratch)
                 d_turned_TWVN = scratch("d_turned", turned_TWVN.shape)
                 _pull(turned_TWVN, d_turned_TWVN, grads[0][pairs].T, text, video, settings, scratch)
-                d_cosine_VNTW += _turned(d_turned_TWVN, scratch, "turned")
+                d_cosine_VNTW += _turned(d_turned_TWVN, scratch)
             flat = d_cosine_VNTW.flatten(2).flatten(0, 1)
             video.d_unit.flatten(0, 1).addmm_(flat, text.part.unit.flatten(0, 1))
             text.d_unit.flatten(0, 1).addmm_(flat.T, video.part.unit.flatten(0, 1))
@@ -199,14 +198,13 @@ def _parts(tokens: Tensor, mask: Tensor, settings: RegionWordSettings, at_once: 
     if settings.query_mean == "padded":
         # A mask that is the same everywhere cancels in the public code's softmax: no region valid means all are.
         mask = mask | ~mask.any(1, keepdim=True)
-    keep_padding = "padded" in (settings.query_mean, settings.query_norm)
     counts = mask.sum(1)
     order = torch.argsort(counts, descending=True, stable=True)
     real_first = torch.argsort((~mask).byte(), dim=1, stable=True)
     sizes = [count for count in counts[order].tolist() if count > 0]
     start = 0
     while start < len(sizes):
-        longest = width if keep_padding else sizes[start]
+        longest = width if settings.reads_padding else sizes[start]
         stop = min(len(sizes), start + max(1, at_once // longest))
         rows = order[start:stop]
         columns = real_first[rows, :longest]
@@ -226,7 +224,7 @@ def _part(
     public = settings.form == "public"
     chosen = widen(tokens[rows[:, None], columns])
     real = mask[rows[:, None], columns]
-    if ragged and settings.query_mean == settings.query_norm == "valid":
+    if ragged and not settings.reads_padding:
         chosen = chosen.masked_fill(~real[..., None], 0)
     length = torch.linalg.vector_norm(chosen, dim=-1)
     scale = torch.where(length > _EPSILON, 1 / (length + _EPSILON * public).clamp_min(_EPSILON), 0)
@@ -285,9 +283,9 @@ def _cosines(video: _Part, text: _Part, scratch: _Scratch) -> Tensor:
     return cosine_VNTW
 
 
-def _turned(x_CMQN: Tensor, scratch: _Scratch, name: str) -> Tensor:
+def _turned(x_CMQN: Tensor, scratch: _Scratch) -> Tensor:
     """[Q, N, C, M], in memory too."""
-    turned_QNCM = scratch(name, (*x_CMQN.shape[2:], *x_CMQN.shape[:2]))
+    turned_QNCM = scratch("turned", (*x_CMQN.shape[2:], *x_CMQN.shape[:2]))
     turned_QNCM.flatten(2).flatten(0, 1).copy_(x_CMQN.flatten(2).flatten(0, 1).T)
     return turned_QNCM
 
@@ -394,7 +392,9 @@ def _attend(
         functional.threshold(weight_CMQN, 1 + 8 * torch.finfo(weight_CMQN.dtype).eps, 0, inplace=True)
     if settings.form == "paper":
         # The paper reads the words as they are, long ones louder; cosines and Gram matrix here are of unit vectors.
-        weight_CMQN *= context.length[:, :, None, None]
+        # Only their proportions matter, and fit any dtype.
+        loudest_C1 = context.length.amax(1, keepdim=True).clamp_min(_EPSILON)
+        weight_CMQN *= (context.length / loudest_C1)[:, :, None, None]
     return weight_CMQN, sharpened
 
 

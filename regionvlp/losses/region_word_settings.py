@@ -42,6 +42,11 @@ class RegionWordSettings(Config):
         """Whether scores depend on the widths that a batch was padded to."""
         return "padded" in (self.threshold_count, self.query_mean, self.query_norm)
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether what stands in padding is read."""
+        return "padded" in (self.query_mean, self.query_norm)
+
     @model_validator(mode="after")
     def _paper_is_one_thing(self) -> RegionWordSettings:
         if self.form == "paper" and self.counts_padding:

@@ -1,12 +1,12 @@
-"""What all token-wise losses share: the cosines between every token of one side and every token of the other.
+"""Tokens against tokens: what may be compared, and the cosines that FILIP and TACo take their best from.
 
-Such a loss has two directions. In each, the tokens of one side ask (*queries*, Q items of N tokens) and those of the
-other side answer (*contexts*, C items of M tokens). Written once per direction, a loss serves both: regions ask words,
-then words ask regions.
+A token-wise loss has two directions. In each, the tokens of one side ask (*queries*, Q items of N tokens) and those of
+the other side answer (*contexts*, C items of M tokens). Written once per direction, a loss serves both: regions ask
+words, then words ask regions.
 
 Shape letters: Q query items of N tokens, C context items of M tokens, D joint width. The cosines of a direction are
-kept as [C, M, Q, N]: one matrix product makes them, what happens over the contexts of a query is a step along M,
-and a product with the contexts' [M, M] Gram matrix needs no transposed copy.
+kept as [C, M, Q, N]: one matrix product makes them, and the best context of every query is found along whole rows of
+memory.
 """
 
 from __future__ import annotations
@@ -27,41 +27,30 @@ _AT_ONCE_DEVICE = 1 << 26
 
 @dataclass(frozen=True)
 class UnitTokens:
-    """The tokens of a batch, taken apart into direction and length.
+    """The directions of a batch of tokens.
 
     Attributes:
-        unit: [B, N, D], length 1 (to within ``added``); exactly zero, with zero gradient, where the token is zero.
-        length: [B, N].
+        unit: [B, N, D], length 1; exactly zero, with zero gradient, where the token is zero or padding.
         mask: [B, N] bool, True = real.
     """
 
     unit: Tensor
-    length: Tensor
     mask: Tensor
 
     def __len__(self) -> int:
         return len(self.unit)
 
     def __getitem__(self, rows: slice) -> UnitTokens:
-        return UnitTokens(self.unit[rows], self.length[rows], self.mask[rows])
+        return UnitTokens(self.unit[rows], self.mask[rows])
 
 
-def unit_tokens(encoded: Encoded, *, keep_padding: bool = False, added: float = 0.0) -> UnitTokens:
-    """Splits tokens into direction and length, in float32 or better.
-
-    Args:
-        encoded: tokens [B, N, D].
-        keep_padding: leave the rows of padding as they are, for losses that read them; otherwise they become zero,
-            whatever was in them.
-        added: put on the length before dividing by it. The public code adds 1e-8, which tests to nine digits see.
-    """
-    tokens = widen(encoded.tokens)
-    if not keep_padding:
-        tokens = tokens.masked_fill(~encoded.mask[..., None], 0)
+def unit_tokens(encoded: Encoded) -> UnitTokens:
+    """The directions of tokens [B, N, D], in float32 or better; whatever stands in padding becomes zero."""
+    tokens = widen(encoded.tokens).masked_fill(~encoded.mask[..., None], 0)
     length = torch.linalg.vector_norm(tokens, dim=-1)
     # A zero token has no direction. Selecting its scale keeps the infinite derivative of 1/length out of the graph.
-    scale = torch.where(length > 1e-8, 1 / (length + added).clamp_min(1e-8), 0)
-    return UnitTokens(tokens * scale[..., None], length, encoded.mask)
+    scale = torch.where(length > 1e-8, 1 / length.clamp_min(1e-8), 0)
+    return UnitTokens(tokens * scale[..., None], encoded.mask)
 
 
 def pair_cosines(query: UnitTokens, context: UnitTokens) -> Tensor:
@@ -70,14 +59,14 @@ def pair_cosines(query: UnitTokens, context: UnitTokens) -> Tensor:
     return flat.view(*context.mask.shape, *query.mask.shape)
 
 
-def masked_mean(values_CQN: Tensor, mask_QN: Tensor) -> Tensor:
+def masked_mean(values_QCN: Tensor, mask_QN: Tensor) -> Tensor:
     """[Q, C]: mean over the real query tokens; 0 for an item that has none."""
     count_Q1 = mask_QN.sum(-1, keepdim=True).clamp_min(1)
-    return torch.einsum("cqn,qn->qc", values_CQN, mask_QN.to(values_CQN.dtype) / count_Q1)
+    return torch.einsum("qcn,qn->qc", values_QCN, mask_QN.to(values_QCN.dtype) / count_Q1)
 
 
 def in_blocks(score: Callable[[UnitTokens, UnitTokens], Tensor], query: UnitTokens, context: UnitTokens) -> Tensor:
-    """[Q, C]: ``score(query block, context block)`` laid together, so that cosines exist for one block at a time."""
+    """[Q, C, ...]: ``score(query block, context block)`` laid together; cosines exist for one block at a time."""
     at_once = _AT_ONCE_CPU if query.unit.device.type == "cpu" else _AT_ONCE_DEVICE
     pairs = max(1, at_once // max(1, query.mask.shape[1] * context.mask.shape[1]))
     queries = min(len(query), pairs)
@@ -121,6 +110,9 @@ def _check_sides(video: Encoded, text: Encoded) -> None:
     widths = video.tokens.shape[-1], text.tokens.shape[-1]
     if widths[0] != widths[1]:
         raise InputError(f"videos of width {widths[0]}, captions of width {widths[1]}", "use one joint width")
+    dtypes = video.tokens.dtype, text.tokens.dtype
+    if torch.float64 in dtypes and dtypes[0] != dtypes[1]:
+        raise InputError(f"videos of {dtypes[0]}, captions of {dtypes[1]}", "float64 goes with float64 alone")
 
 
 def _finite(vectors: Tensor) -> Tensor:
@@ -143,6 +135,19 @@ def _check_finite(what: str, videos_B: Tensor, captions_B: Tensor) -> None:
 def widen(x: Tensor) -> Tensor:
     """float32 for what is narrower: scores are multiplied by 20 and more before they enter a softmax."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def refuse_second_derivative() -> None:
+    """For backward passes written by hand, under which autograd can see nothing.
+
+    torch's ``once_differentiable`` refuses less: where the incoming gradients are constants, the part of a second
+    derivative that goes through the inputs would silently be missing.
+
+    Raises:
+        NotImplementedError: backward is run with ``create_graph``.
+    """
+    if torch.is_grad_enabled():
+        raise NotImplementedError("region-word scores have no second derivative: leave create_graph off")
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -62,7 +62,9 @@ def first_width(rows: Sequence[PlanRow], read: Callable[[PlanRow], FrameRegions]
         except VideoError as error:
             first = first or error
     assert first is not None, "nothing was found"
-    raise InputError(f"none of the first videos or images can be read: {first.message}", "check the files and their layout")
+    raise InputError(
+        f"none of the first videos or images can be read: {first.message}", "check the files and their layout"
+    )
 
 
 def extend_plan(folder: Path, found: list[PlanRow], shard_size: int) -> PlanTable:

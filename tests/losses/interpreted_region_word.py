@@ -16,7 +16,7 @@ from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from regionvlp.losses import REGION_WORD_PRESETS, RegionWordScores, RegionWordSettings, region_word_fused
-from regionvlp.losses.region_word import pair_scores
+from regionvlp.losses.region_word import region_word_scores
 from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.models import Encoded
@@ -158,13 +158,19 @@ def test_gradients_come_in_the_dtype_of_the_tokens() -> None:
     assert all(grad.dtype is torch.float16 for grad in gradients(scores, *halves))
 
 
+def test_bfloat16_is_not_for_the_interpreter() -> None:
+    video, text = side(2, 5, seed=1), side(2, 3, seed=2)
+    assert fused_obstacle(video, text) is None
+    assert "bfloat16" in str(fused_obstacle(video.to(torch.bfloat16), text.to(torch.bfloat16)))
+
+
 def test_the_environment_may_force_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
     video, text = side(2, 5, seed=1), side(2, 3, seed=2)
     lean, fused = (form(video, text, SETTINGS["valid"]).v2l for form in (lean_scores, fused_scores))
     assert not torch.equal(lean, fused)
     for form, expected in (("lean", lean), ("fused", fused)):
         monkeypatch.setenv("REGIONVLP_RWA", form)
-        assert torch.equal(pair_scores(video, text, SETTINGS["valid"]).v2l, expected)
+        assert torch.equal(region_word_scores(video=video, text=text, settings=SETTINGS["valid"]).v2l, expected)
 
 
 @pytest.mark.parametrize("fault", ["raises", "is off", "is undefined", None])

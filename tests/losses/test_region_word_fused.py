@@ -15,11 +15,12 @@ import torch
 
 from regionvlp.errors import ConfigError
 from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_loss
-from regionvlp.losses.region_word import pair_scores
+from regionvlp.losses.region_word import region_word_scores
 from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.models import Encoded
 
+not_interpreting = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton is told to interpret")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 HOPPER_SHARED_MEMORY = 227 * 1024
 # Regions, words and width: pre-training, the public width of captions, fine-tuning on 8 frames, patches as regions.
@@ -30,6 +31,8 @@ SHAPES = [
     (240, 100, 256),
     (784, 32, 256),
     (784, 128, 256),
+    (60, 60, 256),
+    (50, 40, 512),
     (240, 32, 512),
 ]
 
@@ -57,6 +60,7 @@ def test_the_kernels_in_tritons_interpreter(which: str) -> None:
     assert " passed" in done.stdout
 
 
+@not_interpreting
 def test_elsewhere_the_lean_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     video, text = side(2, 5, seed=1), side(2, 3, seed=2)
     settings = REGION_WORD_PRESETS["valid"]
@@ -64,13 +68,25 @@ def test_elsewhere_the_lean_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
     obstacle = fused_obstacle(video, text)
     assert obstacle is not None
     lean = lean_scores(video, text, settings)
-    assert torch.equal(pair_scores(video, text, settings).v2l, lean.v2l)
+    assert torch.equal(region_word_scores(video=video, text=text, settings=settings).v2l, lean.v2l)
     monkeypatch.setenv("REGIONVLP_RWA", "fused")
     with pytest.raises(ConfigError, match=re.escape(obstacle)):
-        pair_scores(video, text, settings)
+        region_word_scores(video=video, text=text, settings=settings)
     monkeypatch.setenv("REGIONVLP_RWA", "quick")
     with pytest.raises(ConfigError, match="quick"):
-        pair_scores(video, text, settings)
+        region_word_scores(video=video, text=text, settings=settings)
+
+
+def test_either_switch_of_torch_shortens_float32() -> None:
+    """After the newer one torch refuses to answer by the older; in a process of its own, since that stays."""
+    asked = (
+        "from regionvlp.losses.region_word_fused import _may_shorten as asked; import torch; print(asked(), end=' ')"
+    )
+    newer = "torch.backends.cuda.matmul.fp32_precision = 'tf32'; print(asked())"
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this torch has one switch")
+    done = subprocess.run([sys.executable, "-P", "-c", f"{asked}; {newer}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def compiled(
@@ -114,6 +130,7 @@ def compiled(
 
 
 @needs_triton
+@not_interpreting
 @pytest.mark.parametrize("kernel", ["scores_kernel", "gradients_kernel"])
 @pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.slow), "valid"])
 @pytest.mark.parametrize(
@@ -124,8 +141,6 @@ def compiled(
 def test_the_kernels_compile_for_hopper_and_fit(
     kernel: str, name: str, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        pytest.skip("Triton is told to interpret")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     usage = compiled(kernel, shape, REGION_WORD_PRESETS[name], tmp_path)
     planned = Plan.of(max(shape[:2]), min(shape[:2]), shape[2]).shared_memory
@@ -135,6 +150,7 @@ def test_the_kernels_compile_for_hopper_and_fit(
 
 
 @needs_triton
+@not_interpreting
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["scores_kernel", "gradients_kernel"])
 @pytest.mark.parametrize("shape", [(30, 20, 256), (784, 32, 256)], ids=str)
@@ -161,10 +177,10 @@ def test_on_a_gpu_scores_and_gradients_are_those_of_the_lean_form(name: str, sha
         loss = (scores.v2l * probe[0] + scores.l2v * probe[1]).sum()
         results += [*scores, *torch.autograd.grad(loss, (video.tokens, text.tokens))]
     for ours, theirs in zip(found[:2], expected[:2], strict=True):
-        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=5e-4)
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=1e-3)
     for ours, theirs in zip(found[2:], expected[2:], strict=True):
         assert ours.dtype is torch.bfloat16
-        assert (ours.double() - theirs.double()).norm() <= 2e-2 * theirs.double().norm()
+        assert (ours.double() - theirs.double()).norm() <= 3e-2 * theirs.double().norm()
 
 
 @pytest.mark.gpu

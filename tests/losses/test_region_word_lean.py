@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_lean, region_word_loss
-from regionvlp.losses.region_word import pair_scores
+from regionvlp.losses.region_word import region_word_scores
 from regionvlp.losses.region_word_lean import lean_scores
 from regionvlp.models import Encoded
 from regionvlp.pipelines.bench_rwa_baseline import einsum_scores, expanded_scores
@@ -71,9 +71,9 @@ def test_it_agrees_with_the_public_form_written_out(baseline: Any, refine: bool,
 @pytest.mark.parametrize("settings", [RegionWordSettings(), REGION_WORD_PRESETS["public"]], ids=str)
 def test_a_score_that_nobody_asks_for_is_not_computed(settings: RegionWordSettings) -> None:
     video, text = side(3, 5, seed=1), side(2, 4, seed=2)
-    both = pair_scores(video, text, settings)
-    regions_ask = pair_scores(video, text, settings, l2v=False)
-    words_ask = pair_scores(video, text, settings, v2l=False)
+    both = region_word_scores(video=video, text=text, settings=settings)
+    regions_ask = region_word_scores(video=video, text=text, settings=settings, l2v=False)
+    words_ask = region_word_scores(video=video, text=text, settings=settings, v2l=False)
     assert torch.equal(regions_ask.v2l, both.v2l)
     assert torch.equal(words_ask.l2v, both.l2v)
     assert not regions_ask.l2v.any()
