@@ -120,29 +120,34 @@ class _Bench:
             self.cpu(Size(8, 60, 16), Size(16, 30, 10), Size(32, 60, 16))
 
     def cpu(self, fine_tuning: Size, pretraining: Size, gallery: Size) -> None:
+        self.say(fine_tuning, "forward and backward")
         expanded, einsum, lean = (self.cost(form, fine_tuning) for form in ("expanded", "einsum", "lean"))
         self.compare("lean", lean, "", expanded)
         self.compare("lean", lean, "_einsum", einsum)
+        self.say(pretraining, "forward and backward")
         einsum, lean = (self.cost(form, pretraining, "_pretrain") for form in ("einsum", "lean"))
         self.compare("lean", lean, "_pretrain_einsum", einsum)
         self.rank(gallery)
 
     def gpu(self, fine_tuning: Size, large: Size, pretraining: Size, gallery: Size) -> None:
+        self.say(fine_tuning, "forward and backward")
         expanded, lean, fused = (self.cost(form, fine_tuning) for form in ("expanded", "lean", "fused"))
         self.compare("lean", lean, "", expanded)
         self.compare("fused", fused, "", expanded)
         self.compare("fused", fused, "_lean", lean)
+        self.say(large, "forward and backward")
         fused = self.cost("fused", large, "_large")
         peak = _apart(partial(_peak_flops, self.device))
         self.row("peak", peak / 1e12, "TFLOP/s")
         self.row("share_of_peak", 100 * large.flops() / fused.seconds / peak, "%")
+        self.say(pretraining, "forward and backward")
         self.cost("fused", pretraining, "_pretrain")
         self.rank(gallery)
 
     def cost(self, form: Form, size: Size, suffix: str = "") -> Cost:
         cost = _apart(partial(_cost, form, size, self.device))
         self.row(f"{form}{suffix}", cost.seconds, "s")
-        self.row(f"{form}{suffix}_memory", cost.memory / 1e6, "MB")
+        self.row(f"{form}{suffix}_peak_memory", cost.memory / 1e6, "MB")
         return cost
 
     def compare(self, ours: str, cost: Cost, against: str, baseline: Cost) -> None:
@@ -151,11 +156,16 @@ class _Bench:
 
     def rank(self, size: Size) -> None:
         """Every caption against every video, no gradient asked for."""
+        self.say(size, "forward alone")
         cost = _apart(partial(_rank, size, self.device))
         self.row(f"ranking_{size.pairs}", cost.seconds, "s")
-        self.row("ranking_memory", cost.memory / 1e6, "MB")
+        self.row("ranking_peak_memory", cost.memory / 1e6, "MB")
         if self.device.type == "cpu":
             self.row("ranking_threads", usable_cpus(), "threads")
+
+    def say(self, size: Size, passes: str) -> None:
+        sides = f"{size.pairs} videos of {size.regions} regions, {size.pairs} captions of {size.words} words"
+        self.console.print(f"{sides}, width {size.width}; {passes}")
 
     def row(self, name: str, value: float, unit: str) -> None:
         self.rows.append({"name": name, "value": float(value), "unit": unit})

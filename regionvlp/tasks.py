@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from regionvlp.config import Config
@@ -28,6 +28,7 @@ from regionvlp.losses import (
     taco_token_loss,
 )
 from regionvlp.losses.gather import Negatives
+from regionvlp.losses.temperature import Temperature
 from regionvlp.models import DualEncoder, DualEncoderSettings, Encoded, build_dual_encoder
 
 ModelSettings = DualEncoderSettings
@@ -53,7 +54,7 @@ class LossSettings(Config):
     use_local: bool = True
     local: Literal["region_word", "filip", "taco"] = "region_word"
     word_weight: Literal["equal", "idf"] = "equal"
-    temperature: float = Field(default=0.05, gt=0)
+    temperature: Temperature = 0.05
     negatives: Negatives = "local"
     region_word: RegionWordSettings = RegionWordSettings()
 

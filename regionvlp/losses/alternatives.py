@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from regionvlp.errors import InputError
 from regionvlp.losses.contrastive import info_nce
-from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.gather import Candidates, candidates, mean_over_processes
 from regionvlp.losses.region_word_settings import RegionWordScores
+from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import (
     UnitTokens,
     check_comparable,
@@ -75,23 +76,23 @@ def taco_token_loss(
 ) -> dict[str, Tensor]:
     """``taco_token_loss``: each content word finds its video by the best of the video's regions.
 
-    The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is
-    the weighted mean over all content words, 0 where there are none. A video without valid regions shows no word: its
+    The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is the weighted
+    mean over all content words, 0 where there are none; with candidates of several processes it is their mean that is
+    the mean over all words. A video without valid regions shows no word: its
     best cosine counts as 0, with zero gradient.
-
-    With candidates of several processes each takes the mean over its own words, so that the mean over processes is
-    the loss of the joined batch only where captions weigh the same everywhere.
 
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
         word_weight: [B, W] float, a word's inverse document frequency if it is a noun or verb, 0 if it is not.
-        temperature: of the contrast.
+        temperature: of the contrast, at least 0.0001.
         among: the candidates, where they are more than this batch (see :func:`candidates`).
 
     Raises:
         InputError: ``word_weight`` has another shape than the words, or a word's weight is negative or no number;
-            the two sides are not paired, their widths differ, or a valid token is not finite.
+            the two sides are not paired, their widths differ, a valid token is not finite, or the temperature is too
+            low.
     """
+    check_temperature(temperature)
     if word_weight.shape != text.mask.shape:
         shapes = f"{tuple(word_weight.shape)} for words {tuple(text.mask.shape)}"
         raise InputError(f"word_weight of shape {shapes}", "one weight per word, CLS left out")
@@ -106,7 +107,10 @@ def taco_token_loss(
     truth_BW = truth_B[:, None].expand(-1, best_QCN.shape[2])
     surprise_BW = functional.cross_entropy(best_QCN / temperature, truth_BW, reduction="none")
     weight_BW = weight_BW.to(surprise_BW.dtype)
-    return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight_BW.sum().clamp_min(1e-8)}
+    weight = weight_BW.sum()
+    if len(among.text) > len(text):
+        weight = mean_over_processes(weight)  # a process with more words counts for more
+    return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight.clamp_min(1e-8)}
 
 
 def taco_similarity(*, video: Encoded, text: Encoded) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import check_pooled, full_precision, widen
 from regionvlp.models.encoded import Encoded
 
@@ -25,11 +26,11 @@ def global_contrast(
 
     Args:
         video, text: ``pooled`` [B, D] each, paired row by row.
-        temperature: what cosines are divided by.
+        temperature: what cosines are divided by, at least 0.0001.
         among: the candidates, where they are more than this batch (see :func:`candidates`).
 
     Raises:
-        InputError: widths differ, the two sides are not paired, or a vector is not finite.
+        InputError: widths differ, the two sides are not paired, a vector is not finite, or the temperature is too low.
     """
     among = among or candidates(video, text)
     check_pooled(among.video, among.text)
@@ -62,8 +63,12 @@ def info_nce(similarity_QC: Tensor, temperature: float, first: int = 0) -> Tenso
 
     Args:
         similarity_QC: [queries, candidates].
-        temperature: above 0.
+        temperature: at least 0.0001.
         first: the candidate that belongs to query 0; query i belongs to ``first + i``.
+
+    Raises:
+        InputError: the temperature is too low, or no number.
     """
+    check_temperature(temperature)
     truth = torch.arange(first, first + len(similarity_QC), device=similarity_QC.device)
     return functional.cross_entropy(similarity_QC / temperature, truth)

@@ -3,7 +3,7 @@
 In: the videos and captions of one process. Out: those of all processes, through which gradients flow back to the
 process that encoded them. Each process computes the rows of its own queries only, as a mean over them; averaging
 parameter gradients over processes (as DistributedDataParallel does) then gives exactly the gradient of the loss over
-the joined batch, for losses that weigh all pairs alike.
+the joined batch.
 
 Shape letters: B batch of one process, N tokens, D joint width.
 """
@@ -53,6 +53,15 @@ def candidates(video: Encoded, text: Encoded, negatives: Negatives = "local") ->
     if negatives == "local" or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Candidates(video, text)
     return Candidates(_gather(video), _gather(text), first=dist.get_rank() * len(video))
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Of a tensor that no gradient flows through; as it is where there is one process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def _gather(encoded: Encoded) -> Encoded:

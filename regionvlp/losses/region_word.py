@@ -5,7 +5,7 @@ video and a caption, every region asks: *which words describe me?*
 
     attend   a_nl = softmax over words of <r_n, t_l>, where <,> is the cosine
     focus    keep only the words that get more than the average attention of this region
-    read     alpha_n = sum of a_nl t_l over the words kept: the caption as this region reads it
+    read     alpha_n = sum of a_nl t_l over the words kept, t_l as it is: the caption as this region reads it
     agree    S_v2l = mean over regions of <r_n, alpha_n>
 
 and S_v2l of the true pair is contrasted with other captions by InfoNCE. The same with roles swapped gives S_l2v: every
@@ -13,7 +13,7 @@ word asks for its regions, and the pair is contrasted with other videos. What is
 *contexts* that answer serves both.
 
 The public code computes something else under the same name. With c_m the unit vectors of the contexts, q_n those of
-the queries and S the number of contexts:
+the queries (so that <,> is their inner product) and S the number of contexts:
 
     damp     b_mn = <c_m, q_n>, a tenth of it where negative
     norm     e_mn = b_mn / |b_m.|: a word that every region likes is liked less by each
@@ -115,7 +115,7 @@ def region_word_loss(
 
 
 def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **directions: bool) -> bool:
-    form = os.environ.get("REGIONVLP_RWA", "auto")
+    form = os.environ.get("REGIONVLP_RWA") or "auto"
     if form == "auto":
         return fused_is_better(video, text, settings, **directions)
     if form not in ("lean", "fused"):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from regionvlp.config import Config
+from regionvlp.losses.temperature import Temperature
 
 Counted = Literal["valid", "padded"]
 
@@ -31,7 +32,7 @@ class RegionWordSettings(Config):
 
     form: Literal["paper", "public"] = "paper"
     refine: bool = True
-    temperature: float = Field(default=0.05, gt=0)
+    temperature: Temperature = 0.05
     threshold_count: Counted = "valid"
     query_mean: Counted = "valid"
     query_norm: Counted = "valid"

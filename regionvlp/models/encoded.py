@@ -27,7 +27,7 @@ class Encoded:
 
     Raises:
         InputError: the three do not fit together, or the mask is not boolean (an additive or 0/1 float mask means
-            something else in each library, so it is never guessed at).
+            something else in each library, so it is never guessed at), or the embeddings are no floating-point numbers.
     """
 
     pooled: Tensor
@@ -37,6 +37,8 @@ class Encoded:
     def __post_init__(self) -> None:
         if self.mask.dtype is not torch.bool:
             raise InputError(f"a token mask has dtype {self.mask.dtype}", "give a boolean mask, True = real token")
+        if not (self.pooled.is_floating_point() and self.tokens.is_floating_point()):
+            raise InputError(f"pooled are {self.pooled.dtype}, tokens {self.tokens.dtype}", "give floating point")
         shapes = tuple(self.pooled.shape), tuple(self.tokens.shape), tuple(self.mask.shape)
         fits = self.tokens.ndim == 3 and self.mask.shape == self.tokens.shape[:2]
         if not fits or self.pooled.shape != (self.tokens.shape[0], self.tokens.shape[2]):

@@ -7,11 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from regionvlp.errors import InputError
 from regionvlp.losses import (
     REGION_WORD_PRESETS,
+    RegionWordSettings,
     filip_loss,
     filip_similarity,
     global_contrast,
@@ -179,3 +181,23 @@ def test_word_weights_that_are_none_are_refused(weight: float) -> None:
         taco_token_loss(video=video, text=text, word_weight=weights)
     text.mask[1, 1] = False  # a weight that is not read
     is_defined(partial(taco_token_loss, word_weight=weights), video, text)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.05, 1e-45, float("inf"), float("nan")])
+def test_a_temperature_that_makes_no_loss_is_refused(value: float) -> None:
+    video, text = side(seed=1), side(seed=2)
+    weight = torch.ones(text.mask.shape)
+    for loss in (global_contrast, filip_loss, partial(taco_token_loss, word_weight=weight)):
+        with pytest.raises(InputError, match="a temperature of"):
+            loss(video=video, text=text, temperature=value)
+    with pytest.raises(ValidationError):
+        RegionWordSettings(temperature=value)
+
+
+def test_embeddings_are_floating_point_and_of_one_width() -> None:
+    video, text = side(seed=1), side(seed=2)
+    with pytest.raises(InputError, match="int64"):
+        Encoded(video.pooled, video.tokens.long(), video.mask)
+    for loss in LOSSES.values():
+        with pytest.raises(InputError, match="float64 goes with"):
+            loss(video=video.to(torch.float64), text=text)

@@ -35,7 +35,7 @@ def check(path: Path) -> dict[str, float]:
     assert all(set(row) == {"name", "value", "unit"} for row in result["rows"])
     values = {row["name"]: row["value"] for row in result["rows"]}
     assert len(values) == len(result["rows"])
-    assert {*COSTS, *(f"{name}_memory" for name in COSTS), "ranking_32", "ranking_memory"} <= set(values)
+    assert {*COSTS, *(f"{name}_peak_memory" for name in COSTS), "ranking_32", "ranking_peak_memory"} <= set(values)
     assert all(math.isfinite(value) for value in [*values.values(), *result["ratios"].values()])
     return values
 
@@ -54,7 +54,7 @@ def test_bench_rwa(
 @pytest.mark.slow
 def test_in_fresh_processes_memory_is_that_of_the_work(tmp_path: Path) -> None:
     values = check(tmp_path / "bench.json")
-    assert values["lean_memory"] < values["einsum_memory"] < values["expanded_memory"]
+    assert values["lean_peak_memory"] < values["einsum_peak_memory"] < values["expanded_peak_memory"]
 
 
 def test_the_products_are_those_that_an_operator_counter_sees() -> None:
