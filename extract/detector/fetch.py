@@ -7,13 +7,8 @@ goes through: it finds what is here and fetches the one detector that can still 
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,16 +27,10 @@ from regionvlp.extract.detector.registry import (
 )
 from regionvlp.extract.detector.vocabulary import FILE_NAMES, read_names
 from regionvlp.folders import check_new
+from regionvlp.hub import Unreachable, hub_files, offline
 from regionvlp.shards.files import replacing, sha256_of
 
 log = logging.getLogger(__name__)
-
-REACH_TIMEOUT = 5.0  # seconds until a hub that does not answer counts as absent
-_TRUE = {"1", "on", "yes", "true"}
-
-
-class Unreachable(WeightsError):
-    """The hub cannot be asked: there is no network, or HF_HUB_OFFLINE is set."""
 
 
 def obtain_detector(name_or_path: str, weights_dir: Path | None = None) -> DetectorFiles:
@@ -178,79 +167,20 @@ def _fetch_from_hub(
 
 def _hub_file(hub: HubRepository, notice: str) -> tuple[Path, str]:
     """The weights in the hub's cache, with the config beside them, and the commit that they are of."""
-    from huggingface_hub import constants, hf_hub_download
 
-    # Read at the call, not when the library was imported.
-    offline = constants.HF_HUB_OFFLINE or _offline()
-    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    settings: dict[str, Any] = {"revision": hub.revision, "cache_dir": os.environ.get("HF_HUB_CACHE") or None}
-    names = (hub.config, hub.weights)
-    with _quiet_hub():
-        try:
-            paths = [Path(hf_hub_download(hub.repo_id, name, local_files_only=True, **settings)) for name in names]
-        except Exception as missing:  # the client's errors have no common base
-            if offline:
-                raise Unreachable(
-                    f"HF_HUB_OFFLINE is set, and the hub's cache does not hold {hub.repo_id}",
-                    "unset HF_HUB_OFFLINE, or give a local file with --from",
-                ) from missing
-            # The client itself would go on trying for half a minute.
-            _reach(f"{endpoint}/{hub.repo_id}/resolve/{hub.revision}/{hub.config}")
-            if notice:
-                log.warning("%s", notice)
-            try:
-                paths = [
-                    Path(hf_hub_download(hub.repo_id, name, endpoint=endpoint, etag_timeout=REACH_TIMEOUT, **settings))
-                    for name in names
-                ]
-            except Exception as error:
-                reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-                raise WeightsError(
-                    f"cannot fetch {hub.repo_id} from {endpoint}: {reason}", "try again; it goes on where it stopped"
-                ) from None
-        else:
-            if notice:
-                log.warning("%s", notice)
-    path = paths[-1]
+    def say() -> None:
+        if notice:
+            log.warning("%s", notice)
+
+    try:
+        path = hub_files(hub.repo_id, (hub.config, hub.weights), revision=hub.revision, before=say)[-1]
+    except Unreachable as error:
+        raise Unreachable(error.message, f"{error.hint} with --from") from error
     # The cache names large files by their SHA-256.
     blob = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and blob.name != sha256_of(path):
         raise WeightsError(f"{blob} does not have the checksum that is its name: it is damaged", "delete it, try again")
     return path, path.parent.name
-
-
-def _reach(url: str) -> None:
-    """Raises where nothing answers at ``url`` within seconds; any answer at all will do."""
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=REACH_TIMEOUT):
-            pass
-    except urllib.error.HTTPError:
-        pass
-    except (OSError, ValueError) as error:
-        host = "/".join(url.split("/")[:3])
-        raise Unreachable(
-            f"{host} does not answer ({getattr(error, 'reason', error)})",
-            "check the network; HF_ENDPOINT names another hub",
-        ) from None
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keeps the hub's client from talking; its progress bar stays where there is a terminal."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    client = logging.getLogger("huggingface_hub")
-    level, bars = client.level, not are_progress_bars_disabled()
-    client.setLevel(logging.CRITICAL)
-    if bars and not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        client.setLevel(level)
-        if bars:
-            enable_progress_bars()
 
 
 def _with_vocabularies(
@@ -271,7 +201,7 @@ def _with_vocabularies(
     }
     for kind, listed in lacking.items():
         try:
-            if _offline():
+            if offline():
                 raise Unreachable("HF_HUB_OFFLINE is set")
             found = download(listed.url, target.parent / "downloads", sha256=listed.sha256)
         except WeightsError as error:
@@ -288,7 +218,3 @@ def _add_vocabulary(description: dict[str, Any], target: Path, kind: str, text: 
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     description["vocabularies"][kind] = str(path)
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from regionvlp.errors import InputError
+from regionvlp.errors import InputError, WeightsError
+from regionvlp.hub import hub_files
 
 # Batches are small and loaders have workers of their own; threads here would only make every fork warn.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,6 +28,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_ALPHABET = 1000  # characters that a trained vocabulary can spell
 _FILE = "tokenizer.json"
+# Models of the hub whose names have no owner are few, and of BERT's kind these; any other such word is a folder.
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+|(distil)?bert-(base|large)-(un)?cased")
 
 
 class TextTokenizer:
@@ -66,8 +70,8 @@ class TextTokenizer:
         name = os.fspath(name_or_folder)
         path = Path(name).expanduser()
         if not path.exists():
-            if name.startswith((".", "/", "~")) or name.count("/") > 1:
-                raise InputError(f"no tokenizer at {name}", "check the path")
+            if not _HUB_NAME.fullmatch(name):
+                raise InputError(f"no tokenizer at {name}: no such folder", "check the path")
             path = _download(name)
         if path.is_dir():
             path = next((path / file for file in (_FILE, "vocab.txt") if (path / file).is_file()), path / _FILE)
@@ -181,15 +185,11 @@ def _alphabet(texts: Iterable[str]) -> list[str]:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
     try:
-        return Path(hf_hub_download(name, _FILE))
-    # The hub client's errors have no common base, and their classes differ from version to version.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return hub_files(name, [_FILE])[0]
+    except WeightsError as error:
         raise InputError(
-            f"cannot download the tokenizer '{name}': {reason}",
+            f"cannot download the tokenizer '{name}': {error.message}",
             f"check name and network and try again, or name a local folder with {_FILE} or vocab.txt",
         ) from None
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from regionvlp.errors import InputError, WeightsError, first_line
+from regionvlp.hub import hub_files
 from regionvlp.models.region_encoder import RegionEncoder
 from regionvlp.models.text_encoder import TextEncoder
 
@@ -80,6 +80,8 @@ def load_distilbert(encoder: TextEncoder, source: str) -> None:
 
     if not Path(source).is_dir() and not _HUB_NAME.fullmatch(source):
         raise InputError(f"no folder {source} with text weights", "check model.text.pretrained")
+    if not Path(source).is_dir():
+        hub_files(source, ["config.json"])
     try:
         kind = AutoConfig.from_pretrained(source).model_type
         found = _read_distilbert(source) if kind == "distilbert" else {}
@@ -125,11 +127,7 @@ def _vit_file(source: str) -> Path:
     if path.suffix in _WEIGHT_SUFFIXES or "/" not in source or not _HUB_NAME.fullmatch(source):
         hint = "check model.video.pretrained: a file, or a Hugging Face name 'owner/model'"
         raise InputError(f"no ViT weights at {source}", hint)
-    try:
-        return Path(hf_hub_download(source, "model.safetensors"))
-    except Exception as error:  # the hub's errors have no common base below Exception across its versions
-        hint = "check the name and the network and try again, or give a local file"
-        raise WeightsError(f"cannot fetch {source}: {first_line(error)}", hint) from None
+    return hub_files(source, ["model.safetensors"])[0]
 
 
 def _check_shapes(source: str, wanted: dict[str, Tensor], found: dict[str, Tensor], kind: str) -> None:

@@ -119,13 +119,29 @@ def test_files_that_are_no_tokenizer(trained: TextTokenizer, tmp_path: Path) -> 
     fails("cannot read the vocabulary")
 
 
-def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, file: str) -> str:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(name: str, message: str) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            TextTokenizer.load(name)
+        assert "\n" not in str(caught.value)
+        assert not caplog.records
+
+    def waits(seconds: float) -> None:
+        raise AssertionError("the hub's client tries again")
+
+    def broken(name: str, file: str, *, local_files_only: bool = False, **_: object) -> str:
         raise ConnectionError(f"{name}/{file}: connection reset\nwhile reading")
 
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", waits)
+    for name in ("someone/bert", "bert-base-uncased"):
+        fails(name, rf"cannot download the tokenizer '{name}': http://127.0.0.1:9 does not answer .*local folder")
+    fails("nowhere", "no tokenizer at nowhere: no such folder")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
-    with pytest.raises(InputError, match=r"cannot download the tokenizer 'someone/bert': .* reset \(.*local folder"):
-        TextTokenizer.load("someone/bert")
+    monkeypatch.setattr("regionvlp.hub._reach", lambda url: None)
+    fails("someone/bert", r"cannot download the tokenizer 'someone/bert': .* reset \(.*local folder")
 
 
 def test_captions_of_another_script(trained: TextTokenizer, caplog: pytest.LogCaptureFixture) -> None:
