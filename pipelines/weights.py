@@ -143,7 +143,10 @@ def convert_demovlp_command(json_path: str | None, file: Path, out: Path, **opti
     }
     for label, value in shown.items():
         console.print(f"{label:<12} {value}", markup=False)
-    console.print(f"next: regionvlp eval msrvtt --checkpoint {out} --shards FOLDER --annotations FOLDER", markup=False)
+    after = f"regionvlp eval msrvtt --checkpoint {out} --shards FOLDER --annotations FOLDER"
+    if made["answers"]:
+        after = f"in Python, load_checkpoint('{out}') of regionvlp, load_answer_head('{out}') of its public_checkpoints"
+    console.print(f"next: {after}", markup=False)
     write_json(made, json_path)
 
 

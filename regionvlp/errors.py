@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+_LINE = 160  # characters of somebody else's message
+
 
 class RegionVLPError(Exception):
     """Something the user can mend.
@@ -80,8 +82,13 @@ def error_from(values: Mapping[str, str]) -> RegionVLPError:
 
 
 def first_line(error: BaseException) -> str:
-    """What somebody else's error says, in one line of at most 160 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    """What somebody else's error says, in one line of at most 160 characters, whole sentences where that can be."""
+    text = f"no {error}" if isinstance(error, KeyError) else str(error)
+    line = (text.strip().splitlines() or [type(error).__name__])[0]
+    if len(line) <= _LINE:
+        return line
+    sentences, stop, _ = line[:_LINE].rpartition(". ")
+    return f"{sentences}." if stop else f"{line[: _LINE - 4].rpartition(' ')[0] or line[: _LINE - 4]} ..."
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

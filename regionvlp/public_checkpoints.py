@@ -8,7 +8,7 @@ form of everything, and that gives the public numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from regionvlp.shards.files import sha256_of
 from regionvlp.tasks import LossSettings, build_task
 from regionvlp.torch_files import read_torch_file, state_dict_of
 from regionvlp.training.weights import check_shapes, save_weights
+from regionvlp.weights_files import DEMOVLP, stranger
 
 ANSWER_HEAD = "answer_head.safetensors"
 TEXT_LENGTH = 100  # what the public code pads every caption to; its scores depend on it
@@ -43,19 +44,6 @@ _HEAD_WIDTH = 64  # of an attention head in every published size; the file does 
 _OURS = {"object_model.": "model.video.", "text_model.": "model.text.model.", "txt_proj.1.": "model.text.projection."}
 _HEAD = "head."
 _UNUSED = "text_model.embeddings.position_ids"  # a counter that some versions of transformers save
-
-# What a file is that is no DemoVLP checkpoint: patterns that each fit a name in it, what to call it, and a hint.
-_STRANGERS = (
-    ((r"model\.(video|text)\.",), "a checkpoint of regionvlp", "use its folder as it is"),
-    ((r"video_model\.", r"text_proj\."), "a checkpoint of MCQ or MILES", "it reads pixels, not regions"),
-    ((r"video_model\.",), "a checkpoint of Frozen in Time", "it reads pixels, not regions"),
-    ((r"(visual|clip|vision_model)\.",), "a CLIP", "it reads pixels, not regions"),
-    ((r"(model\.)?(backbone|proposal_generator|roi_heads)\.",), "a region detector",
-     "convert it with 'regionvlp weights convert FILE --out DIR'"),
-    ((r"patch_embed\.",), "a ViT", "start a model from it with model.video.pretrained"),
-    ((r"(bert\.)?encoder\.layer\.0\.",), "a BERT", "give a whole checkpoint"),
-    ((r"(distilbert\.)?transformer\.layer\.0\.",), "a DistilBERT", "start a model from it with model.text.pretrained"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def read_public_demovlp(path: Path, *, heads: int | None = None) -> PublicCheckp
     content = read_torch_file(path)
     state = {name: tensor for name, tensor in state_dict_of(content).items() if name != _UNUSED}
     if not any(name.startswith("object_model.") for name in state):
-        raise _stranger(path, state)
+        raise _no_demovlp(path, state)
     named: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -181,12 +169,10 @@ def load_answer_head(folder: Path) -> AnswerHead:
     return head.eval()
 
 
-def _stranger(path: Path, state: Mapping[str, Tensor]) -> RegionVLPError:
-    for patterns, name, hint in _STRANGERS:
-        if all(any(re.match(pattern, key) for key in state) for pattern in patterns):
-            return WeightsError(f"{path} is {name}, not a DemoVLP checkpoint", hint)
-    held = f"{len(state)} tensors such as '{next(iter(state))}'" if state else "no named tensors"
-    return WeightsError(f"{path} is not a DemoVLP checkpoint: it holds {held}", "give a file with 'object_model.*'")
+def _no_demovlp(path: Path, names: Collection[str]) -> RegionVLPError:
+    held = f"{len(names)} tensors such as '{next(iter(names))}'" if names else "no named tensors"
+    message = f"{path} is not a DemoVLP checkpoint: it holds {held}"
+    return stranger(path, names, DEMOVLP) or WeightsError(message, "give a file with 'object_model.*'")
 
 
 def _sizes(path: Path, weights: Mapping[str, Tensor], heads: int | None) -> DualEncoderSettings:
@@ -237,7 +223,11 @@ def _heads(path: Path, width: int, heads: int | None) -> int:
     if heads is None and width % _HEAD_WIDTH:
         message = f"{path} has encoders of width {width}, and no published model has: how many attention heads?"
         raise InputError(message, "say it with --heads")
-    return heads or width // _HEAD_WIDTH
+    heads = heads or width // _HEAD_WIDTH
+    if width % heads:
+        message = f"{path} has encoders of width {width}, which {heads} attention heads do not divide"
+        raise InputError(message, "give --heads a number that divides it")
+    return heads
 
 
 def _public_name(ours: str) -> str:
@@ -293,6 +283,11 @@ def _answer_head(source: Path, found: PublicCheckpoint) -> AnswerHead:
         head = AnswerHead(_head_sizes(found.head))
     except (KeyError, ValueError):
         raise WeightsError(f"{source} holds a head that answers no questions", "only such heads are known") from None
-    _check_shapes(source, found.head, head.state_dict())
+    own = head.state_dict()
+    _check_shapes(source, *({_HEAD + name: value for name, value in state.items()} for state in (found.head, own)))
+    joint = found.model.video.joint_width
+    if head.settings.width != joint:
+        message = f"{source} holds a head for tokens of width {head.settings.width}, and a model that gives {joint}"
+        raise WeightsError(message, "give a whole checkpoint of the public DemoVLP, unchanged")
     head.load_state_dict(found.head)
     return head

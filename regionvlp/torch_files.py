@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from regionvlp.errors import InputError, WeightsError, first_line
+from regionvlp.errors import WeightsError
 from regionvlp.unpickle import Admitted, table_in
+from regionvlp.weights_files import check_weights_file, unreadable
 
 _ZIP = b"PK\x03\x04"
 _TENSOR_MAKERS = (
@@ -81,16 +82,14 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         InputError: there is no such file. WeightsError: it is damaged, or no such file at all.
     """
-    if not path.is_file():
-        raise InputError(f"there is no weights file {path}", "check the path")
-    hint = "the file is damaged or no checkpoint: get it again"
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         is_zip = _is_zip(path)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, mmap=is_zip)
     except Exception as error:  # a damaged pickle can make the reader raise anything
-        raise WeightsError(f"cannot read weights {path}: {first_line(error)}", hint) from None
+        raise unreadable(path, error) from None
 
 
 def state_dict_of(content: Any) -> dict[str, Tensor]:

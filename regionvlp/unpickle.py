@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.errors import WeightsError, first_line
+from regionvlp.errors import WeightsError
+from regionvlp.weights_files import unreadable
 
 _NUMBERS = re.compile(r"[fiub][1248]|f16")
 
@@ -156,8 +157,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             "give a file that holds a plain state dict, best as .safetensors",
         ) from None
     except Exception as error:  # a damaged pickle can make the reader raise anything
-        message = f"cannot read the weights in {path}: {first_line(error)}"
-        raise WeightsError(message, "the file is damaged: get it again") from None
+        raise unreadable(path, error) from None
     state = state_dict_in(content, path)
     found = {str(name): value.value for name, value in state.items() if isinstance(value, _Array)}
     return {name: value for name, value in found.items() if value is not None}

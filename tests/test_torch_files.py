@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionvlp.errors import InputError, WeightsError
+from regionvlp.errors import InputError, WeightsError, first_line
 from regionvlp.torch_files import Inert, read_torch_file, state_dict_of
 
 
@@ -129,9 +129,18 @@ def test_damaged_files_and_programs(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     torch.save({"w": torch.randn(1000)}, path)
     whole = path.read_bytes()
-    for damaged in (whole[:500], b"", b"<html>sign in</html>", pickle.dumps([1, 2])):
+    unreadable, unknown = "cannot read weights", "is no checkpoint file"
+    for damaged, message in (
+        (whole[:500], unreadable),
+        (pickle.dumps([1, 2]), unreadable),
+        (b"\x80\x02h\x07.", unreadable),
+        (b"", "is empty"),
+        (b"e\n", unknown),
+        (b"hello world", unknown),
+        (b"<html>sign in</html>", unknown),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(WeightsError, match="cannot read weights") as caught:
+        with pytest.raises(WeightsError, match=message) as caught:
             read_torch_file(path)
         assert "\n" not in str(caught.value)
     with zipfile.ZipFile(path, "w") as archive:
@@ -141,6 +150,17 @@ def test_damaged_files_and_programs(tmp_path: Path) -> None:
         read_torch_file(path)
     with pytest.raises(InputError, match="no weights file"):
         read_torch_file(tmp_path / "nowhere.pth")
+    with pytest.raises(InputError, match="is a folder, not a weights file"):
+        read_torch_file(tmp_path)
+
+
+def test_somebody_elses_message_keeps_whole_sentences() -> None:
+    long = "Loading failed. The reason is this. " + "And it goes on like that " * 10
+    assert first_line(ValueError(long)) == "Loading failed. The reason is this."
+    assert first_line(ValueError("word " * 50)) == "word " * 31 + "..."
+    assert first_line(ValueError("x" * 200)) == "x" * 156 + " ..."
+    assert first_line(KeyError(101)) == "no 101"
+    assert first_line(ValueError()) == "ValueError"
 
 
 def test_the_prefix_of_parallel_training_goes_only_as_a_whole() -> None:

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 from regionvlp.config import load_config, merge
-from regionvlp.errors import InputError, WeightsError
+from regionvlp.errors import WeightsError
 from regionvlp.extract.detector import layout
 from regionvlp.extract.detector.catalogue import Entry
 from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
@@ -26,6 +26,7 @@ from regionvlp.extract.detector.vocabulary import FILE_NAMES, beside, read_names
 from regionvlp.extract.detector.weights import Weights, load_weights
 from regionvlp.folders import check_new, new_folder
 from regionvlp.shards.files import sha256_of
+from regionvlp.weights_files import check_weights_file
 
 CONFIG_NAME = "config.yaml"
 
@@ -111,8 +112,7 @@ def _description(files: DetectorFiles, weights: Weights) -> dict[str, Any]:
 
 
 def _source_files(source: Path, entry: Entry | None, objects: Path | None, attributes: Path | None) -> DetectorFiles:
-    if not source.is_file():
-        raise InputError(f"there is no weights file {source}", "check the path")
+    check_weights_file(source)
     files = open_detector(source)
     settings: Mapping[str, Any] = entry.settings if entry else {}
     if (config := source.parent / CONFIG_NAME).is_file() and (found := read_hub_config(config)):

@@ -6,7 +6,8 @@ A detector on disk is a folder with
   :class:`~regionvlp.extract.detector.config.DetectorConfig` that differs from the family's value; ``sha256`` of the
   weights, which are then checked; ``origin``, notes on where they come from; and, for a detector without weights,
   ``random_seed``;
-* a weights file: ``model.safetensors``, or the only ``*.safetensors``, ``*.pth``, ``*.pt``, ``*.bin`` or ``*.pkl``;
+* a weights file: ``model.safetensors``, or the only ``*.safetensors``, ``*.pth``, ``*.pt``, ``*.bin``, ``*.pkl``
+  (or ``*.tar``, ``*.ckpt``, as trainers call theirs);
 * optionally ``objects.txt`` and ``attributes.txt``, one class a line.
 
 A weights file by itself also is a detector: its family and sizes are read from its keys and shapes.
@@ -26,7 +27,7 @@ from regionvlp.errors import ConfigError, RegionVLPError, WeightsError, nearest
 from regionvlp.extract.detector.catalogue import ENTRIES, TOY, VG_CAFFE, VG_HUB, Entry
 from regionvlp.extract.detector.vocabulary import FILE_NAMES
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".tar", ".ckpt")
 SETTINGS_NAME = "detector.yaml"
 AUTO = "auto"
 COMMON = (TOY, VG_CAFFE, VG_HUB)

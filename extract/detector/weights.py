@@ -13,7 +13,8 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
+from regionvlp.torch_files import read_torch_file, state_dict_of
 from regionvlp.unpickle import read_arrays, state_dict_in
+from regionvlp.weights_files import DETECTOR, check_weights_file, stranger, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +89,7 @@ def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
         assert files.random_seed is not None, "a detector has weights or a seed"
         state = {name: torch.from_numpy(value) for name, value in random_state(config, files.random_seed).items()}
     else:
-        native = read_state(files.weights)
+        native = _read_detector(files.weights)
         if layout.is_preactivation_r152(native):
             raise WeightsError(
                 f"{files.weights} is bottom-up-attention's pre-activation ResNet-152, which is not supported",
@@ -110,7 +113,12 @@ def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a weights file under their own names; ``model`` and ``state_dict`` are looked into."""
+    """The tensors of a weights file under their own names; ``model`` and ``state_dict`` are looked into.
+
+    Raises:
+        InputError, WeightsError: it is no weights file, damaged, or would have to run code.
+    """
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -131,10 +139,7 @@ def read_state(path: Path) -> State:
             "give a plain state dict, best as .safetensors",
         ) from None
     except Exception as error:  # whatever else a damaged file makes the readers raise
-        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-        raise WeightsError(
-            f"cannot read the weights in {path}: {reason}", "the file is damaged: get it again"
-        ) from None
+        raise unreadable(path, error) from None
     return {str(name): value for name, value in state_dict_in(content, path).items() if isinstance(value, Tensor)}
 
 
@@ -170,6 +175,28 @@ def fold_norms(state: Mapping[str, Tensor]) -> State:
             folded[f"{base}.weight"] = (state[f"{base}.weight"].double() * gain[:, None, None, None]).float()
             folded[f"{base}.bias"] = (bias - mean * gain).float()
     return folded
+
+
+def _read_detector(path: Path) -> State:
+    """:func:`read_state` of a detector; a file of another known kind, objects of its trainer inside or not, is named.
+
+    Raises:
+        InputError, WeightsError: see :func:`read_state`, or naming that kind.
+    """
+    try:
+        native = read_state(path)
+    except WeightsError:
+        # Refused for what else it holds, which its names can be read without.
+        names: Iterable[str] = ()
+        with suppress(WeightsError):
+            names = state_dict_of(read_torch_file(path))
+        if complaint := stranger(path, names, DETECTOR):
+            raise complaint from None
+        raise
+    shapes = {name: tuple(value.shape) for name, value in native.items()}
+    if layout.family_of(shapes) is None and (complaint := stranger(path, native, DETECTOR)):
+        raise complaint
+    return native
 
 
 def _family(files: DetectorFiles, shown: str | None) -> DetectorConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections import OrderedDict
@@ -212,21 +213,30 @@ def test_finetune_from_a_converted_checkpoint(tokenizer: Path, data: list[str], 
         torch.testing.assert_close(kept, tensor[:, :1] if name.endswith("_embed") else tensor, rtol=0, atol=1e-6)
 
 
+def answer_head(width: int) -> dict[str, Tensor]:
+    """A head of nine answers under the public names."""
+    head = AnswerHead(AnswerHeadSettings(answers=9, width=width, hidden=6))
+    return {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+
+
 def test_a_question_answering_checkpoint_keeps_its_head(
     tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = AnswerHead(AnswerHeadSettings(answers=9, width=8, hidden=6))
-    tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    tensors = answer_head(8)
     path, out = save(tmp_path / "qa.pth", {**public_state(tokenizer), **tensors}, parallel=True), tmp_path / "model"
     assert convert(path, tokenizer, out, "--json", "-") == 0
-    assert json.loads(capsys.readouterr().out)["answers"] == 9
+    said = capsys.readouterr()
+    assert json.loads(said.out)["answers"] == 9
+    assert "load_answer_head" in said.err
+    assert "regionvlp eval" not in said.err
     found = load_answer_head(out)
     assert found.settings.answers == 9
-    for name, tensor in head.state_dict().items():
-        assert torch.equal(found.state_dict()[name], tensor)
+    for name, tensor in tensors.items():
+        assert torch.equal(found.state_dict()[name.removeprefix("head.")], tensor)
     load_checkpoint(out)
     plain = tmp_path / "plain"
     assert convert(save(tmp_path / "plain.pth", public_state(tokenizer)), tokenizer, plain) == 0
+    assert "next: regionvlp eval msrvtt" in capsys.readouterr().out
     with pytest.raises(InputError, match="no question-answering head"):
         load_answer_head(plain)
 
@@ -262,17 +272,41 @@ STRANGERS = {
     "holds 1 tensors such as 'something'": {"something": ONE},
     "no named tensors": {},
 }
+UNNAMED = {"a region detector", "holds 1 tensors such as 'something'", "no named tensors"}
 
 
 @pytest.mark.parametrize("name", STRANGERS)
 def test_another_file_is_named(name: str, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = save(tmp_path / "stranger.pth", STRANGERS[name]), tmp_path / "model"
-    assert convert(path, tokenizer, out) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert name in said
-    assert not out.exists()
+    commands = {"demovlp": name, "detector": "no known detector family" if name in UNNAMED else name}
+    for command, message in commands.items():
+        assert run(["weights", "convert", command, str(path), "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+        assert message in said
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("layout", [{}, {"parallel": True}, {"config": argparse.Namespace()}, {"as_zip": False}])
+def test_a_demovlp_checkpoint_is_no_detector(
+    layout: dict[str, Any], tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "public.pth", public_state(tokenizer), **layout)
+    for command in (["convert", str(path), "--out", str(tmp_path / "model")], ["info", str(path)]):
+        assert run(["weights", *command]) == 2
+        said = capsys.readouterr().err
+        assert "public.pth is a DemoVLP checkpoint, not a region detector" in said
+        assert f"regionvlp weights convert demovlp {path} --out DIR" in said
+
+
+def test_a_converted_folder_is_one(tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, again = tmp_path / "model", tmp_path / "again"
+    assert convert(save(tmp_path / "public.pth", public_state(tokenizer)), tokenizer, out) == 0
+    assert convert(out, tokenizer, again) == 2
+    assert "is a folder, not a weights file. Hint: it is converted already" in capsys.readouterr().err
+    assert run(["weights", "info", str(out)]) == 2
+    assert "is a checkpoint of regionvlp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -284,6 +318,8 @@ def test_another_file_is_named(name: str, tokenizer: Path, tmp_path: Path, capsy
         (lambda state: state.update({"object_model.proj.weight": ONE[0]}), "object_model.proj.weight has shape [2]"),
         (lambda state: state["object_model.cls_token"].fill_(float("nan")), "not numbers"),
         (lambda state: state.update({"head.fc.weight": ONE}), "answers no questions"),
+        (lambda state: state.update(answer_head(8) | {"head.weird": ONE}), "1 unexpected (head.weird)"),
+        (lambda state: state.update(answer_head(6)), "a head for tokens of width 6, and a model that gives 8"),
     ],
 )
 def test_parts_that_are_missing_or_odd(
@@ -320,6 +356,9 @@ def test_mistakes_around_the_file(
     TextTokenizer.train(["other words"], 100).save(tmp_path / "other")
     assert "bert-base-uncased" in said(convert(path, tmp_path / "other", out))
     assert "--heads" in said(convert(save(tmp_path / "a.pth", public_state(tokenizer, width=48)), tokenizer, out))
+    text = said(convert(path, tokenizer, out, "--heads", "5"))
+    assert "width 64, which 5 attention heads do not divide" in text
+    assert "--heads" in text
     assert "exists already" in said(convert(path, tokenizer, tmp_path))
     path.write_bytes(path.read_bytes()[:2000])
     assert "damaged" in said(convert(path, tokenizer, out))

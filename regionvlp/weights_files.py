@@ -1,0 +1,102 @@
+"""What a file given as weights is, where it is not what a command wants: for whoever gives it another's file.
+
+In: a path, or the names of a file's tensors. Out: the complaint that says what it is and what to do. Free of torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from regionvlp.errors import InputError, WeightsError, first_line
+
+# A zip; a pickle of protocols 2 to 5, or a dictionary, list or object of older ones; the header of a safetensors file.
+_BEGINNINGS = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]|\([dl]|[}\]]|c[\w.]+\n|.{8}\{", re.DOTALL)
+
+
+class Architecture(NamedTuple):
+    """A kind of weights file.
+
+    Attributes:
+        name: what to call it.
+        patterns: regular expressions that each fit the beginning of some name in it.
+        hint: what to do with it; ``{path}`` stands for the file.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    hint: str
+
+
+DEMOVLP = Architecture(
+    "a DemoVLP checkpoint",
+    (r"object_model\.",),
+    "convert it with 'regionvlp weights convert demovlp {path} --out DIR'",
+)
+DETECTOR = Architecture(
+    "a region detector",
+    (r"(model\.)?(backbone|proposal_generator|roi_heads)\.",),
+    "convert it with 'regionvlp weights convert {path} --out DIR'",
+)
+_PIXELS = "nothing here reads it: it takes pixels, not regions"
+# The first that fits is it.
+KNOWN = (
+    Architecture("a checkpoint of regionvlp", (r"model\.(video|text)\.",), "use its folder as it is"),
+    DEMOVLP,
+    Architecture("a checkpoint of MCQ or MILES", (r"video_model\.", r"text_proj\."), _PIXELS),
+    Architecture("a checkpoint of Frozen in Time", (r"video_model\.",), _PIXELS),
+    Architecture("a CLIP", (r"(visual|clip|vision_model)\.",), _PIXELS),
+    DETECTOR,
+    Architecture(
+        "a ViT",
+        (r"patch_embed\.|(vit\.)?embeddings\.patch_embeddings\.",),
+        "start a model from one in timm's layout with model.video.pretrained",
+    ),
+    Architecture("a BERT", (r"(bert\.)?encoder\.layer\.0\.",), "the text encoder here is a DistilBERT"),
+    Architecture(
+        "a DistilBERT", (r"(distilbert\.)?transformer\.layer\.0\.",), "start a model from it with model.text.pretrained"
+    ),
+)
+
+
+def stranger(path: Path, names: Iterable[str], wanted: Architecture) -> WeightsError | None:
+    """The complaint about a file of a known kind where another is ``wanted``; None if it is of no known kind.
+
+    Args:
+        path: the file. names: of its tensors, with or without the ``module.`` of parallel training.
+        wanted: is never complained about.
+    """
+    bare = [name.removeprefix("module.") for name in names]
+    for known in KNOWN:
+        if known is not wanted and all(any(re.match(p, name) for name in bare) for p in known.patterns):
+            return WeightsError(f"{path} is {known.name}, not {wanted.name}", known.hint.format(path=path))
+    return None
+
+
+def check_weights_file(path: Path) -> None:
+    """Says no to what cannot be a weights file, by how it begins.
+
+    Raises:
+        InputError: it is not there, or a folder. WeightsError: it is empty, or no checkpoint.
+    """
+    if path.is_dir():
+        converted = (path / "detector.yaml").is_file() or all(
+            (path / name).is_file() for name in ("config.yaml", "model.safetensors")
+        )
+        hint = "it is converted already: use it as it is" if converted else "give the file that lies in it"
+        raise InputError(f"{path} is a folder, not a weights file", hint)
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}", "check the path")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise WeightsError(f"{path} is empty", "get it again")
+    if not _BEGINNINGS.match(start):
+        raise WeightsError(f"{path} is no checkpoint file", "check what it is, or get it again")
+
+
+def unreadable(path: Path, error: Exception) -> WeightsError:
+    """The complaint about a weights file whose reader raised ``error``."""
+    return WeightsError(f"cannot read weights {path}: {first_line(error)}", "the file is damaged: get it again")
