@@ -6,8 +6,9 @@ table beside them, and the detector's work spread over the training that its fea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from regionvlp.evaluation.tables import paper_cost
 from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.cost import FrameCost, counted_frame, frame_cost, known_config
 from regionvlp.extract.detector.preprocess import plan_resize
-from regionvlp.losses import region_word_scores
+from regionvlp.losses import filip_similarity, region_word_scores, taco_similarity
 from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
 from regionvlp.pipelines.output import console_for, json_option, write_json
 from regionvlp.run_config import RunConfig
+from regionvlp.tasks import LossSettings
+from regionvlp.training.settings import split_batch
 
 BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have
 DETECTORS = ("vg-caffe", "toy")
@@ -36,6 +39,8 @@ TABLE_3 = {"frames": 8, "regions": 30, "tokens": 100}
 FORWARD_AND_BACKWARD = 3  # times the forward pass
 ALIGNMENT = "region-word alignment"
 COMPARED = 16  # videos, and captions, among which the work of a pair is counted: some of it is an item's, not a pair's
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class Part:
 @click.option("--stored-frames", type=click.IntRange(1), default=8, show_default=True, help="Extracted per video.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Trainings on the same features.")
 @click.option("--epochs", type=click.IntRange(1), help="Times that a training visits a video.  [train.epochs]")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="That a training's batch is split over."
+)
 @json_option
 def command(
     config_path: Path,
@@ -65,32 +73,35 @@ def command(
     stored_frames: int,
     runs: int,
     epochs: int | None,
+    processes: int,
     json_path: str | None,
 ) -> None:
     """Count the parameters and FLOPs of a configuration, detector included."""
     values = read_yaml(find_config(config_path))
     config = load_config(RunConfig, values, parse_assignments(assignments), source=str(config_path))
     network = _detector(config, detector)
+    width = config.model.video.feature_width
+    if network.feature_width != width:
+        log.warning("detector %s gives %d features, the model reads %d", network.name, network.feature_width, width)
     resized = plan_resize(*_size(frame_size), network.input)
     frame = resized.new_height, resized.new_width
     parts = encoder_parts(config)
     detector_parts = detector_parts_of(network, *frame, config.data.frames)
     table_3 = paper_rows(parts, detector_parts, frame_cost(network, *frame))
-    spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs)
+    spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs, processes)
     console = console_for(json_path)
     console.print(f"{config_path}: {_input_line(config)}", markup=False)
     console.print(f"detector {network.name}, {network.rpn.proposals} proposals, frames of {frame[0]}x{frame[1]}")
     console.print(_parts_table(parts, detector_parts))
     if any(part.name == ALIGNMENT for part in parts):
-        console.print(f"{ALIGNMENT}: by formula as the public code writes it out, by the counter as it runs here.")
+        _say(console, f"{ALIGNMENT}: by formula as the public code writes it out, by the counter as it runs here.")
     console.print(_paper_table(table_3))
     frames, regions, tokens = TABLE_3.values()
-    console.print(
-        f"Counted: DemoVLP's network here, {frames} frames of {regions} regions, a caption of {tokens} tokens."
-    )
-    console.print(
-        "The paper's video figure is that of the linear layers, without attention's products. Its detector's 455.2 G\n"
-        "and 60.6 M fit no configuration of the Visual Genome Faster R-CNN that it names."
+    _say(
+        console,
+        f"Counted: DemoVLP's network here, {frames} frames of {regions} regions, a caption of {tokens} tokens. The "
+        "paper's video figure is that of the linear layers, without attention's products. Its detector's 455.2 G and "
+        "60.6 M fit no configuration of the Visual Genome Faster R-CNN that it names.",
     )
     _say_features(console, spent)
     write_json(
@@ -132,11 +143,8 @@ def encoder_parts(config: RunConfig) -> list[Part]:
     one = torch.ones(1, width)
     if config.loss.use_global:
         parts.append(Part("global similarity", None, 2 * width, counted_flops(lambda: one @ one.T)))
-    if config.loss.use_local and config.loss.local == "region_word":
-        m, words = data.frames * data.regions, data.text_length - 1
-        ours, theirs = _ones(m, width), _ones(words, width)
-        counted = counted_flops(lambda: region_word_scores(video=ours, text=theirs, settings=config.loss.region_word))
-        parts.append(Part(ALIGNMENT, None, 2 * alignment_macs(m, words, width), counted // COMPARED**2))
+    if config.loss.use_local:
+        parts.append(_local_part(config.loss, data.frames * data.regions, data.text_length - 1, width))
     return parts
 
 
@@ -146,7 +154,7 @@ def detector_parts_of(network: DetectorConfig, height: int, width: int, frames: 
     counted, size = counted_frame(network, height, width)
     names = {"backbone": "stem to res4", "proposals": "proposals", "res5": "res5", "scores": "classes, attributes"}
     parts = [
-        Part(f"  {title}", None, 2 * frames * getattr(formula, name), 2 * frames * getattr(counted, name))
+        Part(title, None, 2 * frames * getattr(formula, name), 2 * frames * getattr(counted, name))
         for name, title in names.items()
     ]
     whole = f"detector, {_many(frames, 'frame')}"
@@ -191,14 +199,18 @@ def paper_rows(parts: list[Part], detector: list[Part], frame: FrameCost) -> lis
 
 
 def feature_costs(
-    config: RunConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int
+    config: RunConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int, processes: int
 ) -> dict[str, Any]:
     """What extracting a video's features once adds to every time that training visits it.
 
-    A visit costs three forward passes of both encoders, and of the similarities with every caption of the batch.
+    A visit costs three forward passes of both encoders, and of the similarities with every caption that the loss
+    contrasts it with: those of one process's part of the batch, or of all ``processes``.
     """
+    negatives = config.loss.negatives
+    captions = split_batch(config.train.batch_size, processes, config.train.accumulate)
+    captions *= processes if negatives == "global" else 1
     encoders = sum(part.flops for part in parts if part.parameters is not None)
-    pairs = sum(part.counted for part in parts if part.parameters is None) * config.train.batch_size
+    pairs = sum(part.counted for part in parts if part.parameters is None) * captions
     visit = FORWARD_AND_BACKWARD * (encoders + pairs)
     extraction = detector[0].flops // config.data.frames * stored
     rows = []
@@ -216,10 +228,31 @@ def feature_costs(
         "stored_frames": stored,
         "extraction_flops": extraction,
         "batch_size": config.train.batch_size,
+        "processes": processes,
+        "negatives": negatives,
+        "captions_compared": captions,
         "training_flops_per_visit": visit,
         "visits_to_even": extraction / visit,
         "rows": rows,
     }
+
+
+def _local_part(loss: LossSettings, m: int, words: int, width: int) -> Part:
+    """What compares the M regions of a video with the words of a caption."""
+    ours, theirs = _ones(m, width), _ones(words, width)
+    cosines = 2 * m * words * width
+    kinds: dict[str, tuple[str, int, Callable[[], Any]]] = {
+        "region_word": (
+            ALIGNMENT,
+            2 * alignment_macs(m, words, width),
+            lambda: region_word_scores(video=ours, text=theirs, settings=loss.region_word),
+        ),
+        # Each direction takes the best of cosines of its own; the formula leaves the mean over them out.
+        "filip": ("FILIP", 2 * cosines, lambda: filip_similarity(video=ours, text=theirs)),
+        "taco": ("TACo", cosines, lambda: taco_similarity(video=ours, text=theirs)),
+    }
+    name, flops, run = kinds[loss.local]
+    return Part(name, None, flops, counted_flops(run) // COMPARED**2)
 
 
 def _detector(config: RunConfig, name: str | None) -> DetectorConfig:
@@ -273,7 +306,8 @@ def _ones(tokens: int, width: int) -> Encoded:
 
 def _input_line(config: RunConfig) -> str:
     data = config.data
-    return f"{_many(data.frames, 'frame')} of {data.regions} regions, a caption of {data.text_length} tokens"
+    caption = f"a caption of {'' if data.pad_text else 'up to '}{data.text_length} tokens"
+    return f"{_many(data.frames, 'frame')} of {data.regions} regions, {caption}"
 
 
 def _parts_table(parts: list[Part], detector: list[Part]) -> Table:
@@ -282,7 +316,9 @@ def _parts_table(parts: list[Part], detector: list[Part]) -> Table:
     for heading in ("parameters", "FLOPs", "by torch's counter"):
         table.add_column(heading, justify="right")
     without = _sum("without the detector", parts)
-    for part in (*parts, without, *detector, _sum("with the detector", [without, detector[0]])):
+    whole, *pieces = detector
+    inner = [replace(part, name=f"  {part.name}") for part in pieces]
+    for part in (*parts, without, whole, *inner, _sum("with the detector", [without, whole])):
         size = "" if part.parameters is None else f"{part.parameters / 1e6:,.2f} M"
         style = "bold" if part.name.startswith("with") else None
         table.add_row(part.name, size, _short(part.flops), _short(part.counted), style=style)
@@ -319,20 +355,27 @@ def _cell(flops: float | None, size: float | None) -> str:
 
 def _say_features(console: Console, spent: dict[str, Any]) -> None:
     table = Table(title="what region features add to training", title_justify="left")
-    for heading in ("trained", "detector, per visit", "of the training itself"):
+    for heading in ("trained", "detector, per visit", "times the training"):
         table.add_column(heading, justify="right" if heading != "trained" else "left")
     for row in spent["rows"]:
         trained = f"{_many(row['runs'], 'run')} of {_many(row['epochs'], 'epoch')}"
         share = row["times_training"]
-        times = f"{share:,.0f} times" if share >= 10 else f"{100 * share:,.3g} %"
+        times = f"{share:,.0f}" if share >= 10 else f"{share:.2g}"
         table.add_row(trained, _short(row["detector_flops_per_visit"]), times)
     console.print(table)
     visit, even = _short(spent["training_flops_per_visit"]), f"{spent['visits_to_even']:,.0f}"
-    console.print(
+    _say(
+        console,
         f"Extracting {_many(spent['stored_frames'], 'frame')} of a video once: {_short(spent['extraction_flops'])}. "
-        f"One visit in training: {visit}\n(three forward passes, and every caption of a batch of "
-        f"{spent['batch_size']:,}). The detector costs as much as {even} visits."
+        f"One visit in training: {visit} (three forward passes, compared with {spent['captions_compared']:,} captions: "
+        f"a batch of {spent['batch_size']:,}, --processes {spent['processes']}, loss.negatives {spent['negatives']}). "
+        f"The detector costs as much as {even} visits.",
     )
+
+
+def _say(console: Console, text: str) -> None:
+    """Prints sentences within the width of the console."""
+    console.print(text, soft_wrap=False, markup=False)
 
 
 def _many(count: int, what: str) -> str:

@@ -46,17 +46,49 @@ def test_the_papers_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         assert row["times_training"] == pytest.approx(spent["visits_to_even"] / visits)
 
 
-def test_what_a_reader_sees(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_reader_sees(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert profile("--config", "demo.yaml", "--epochs", "1", "--stored-frames", "1") == 0
     said = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in said.splitlines())
+    text = " ".join(said.split())
     for part in (
-        "4 frames of 6 regions",
+        "4 frames of 6 regions, a caption of up to 32 tokens",
         "detector toy",
         "without the detector",
         "fit no configuration",
         "1 run of 1",
+        "with 64 captions: a batch of 64, --processes 1, loss.negatives local",
     ):
-        assert part in said
+        assert part in text
+    assert "%" not in text
+
+
+@pytest.mark.parametrize(("local", "name", "products"), [("filip", "FILIP", 2), ("taco", "TACo", 1)])
+def test_other_local_losses_are_counted(
+    local: str, name: str, products: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, part = read(capsys, "--config", "demo.yaml", "--set", f"loss.local={local}")["parts"]
+    m, words, width = 4 * 6, 32 - 1, 64
+    assert (part["name"], part["flops"]) == (name, products * 2 * m * words * width)
+    # The means over the best cosines besides.
+    assert part["counted"] == part["flops"] + 2 * (words + (m if local == "filip" else 0))
+
+
+def test_whose_captions_a_video_is_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "demo.yaml", "--processes", "4", "--set", "train.accumulate=2"]
+    local = read(capsys, *arguments)["features"]
+    everywhere = read(capsys, *arguments, "--set", "loss.negatives=global")["features"]
+    assert (local["captions_compared"], everywhere["captions_compared"]) == (8, 32)
+    assert local["training_flops_per_visit"] < everywhere["training_flops_per_visit"]
+    assert profile("--config", "demo.yaml", "--processes", "7") == 2
+    assert "does not divide" in capsys.readouterr().err
+
+
+def test_a_detector_of_another_width(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    found = read(capsys, "--config", "demo.yaml", "--detector", "vg-caffe")
+    assert "detector vg-caffe gives 2048 features, the model reads 256" in caplog.text
+    assert not any(part["name"].startswith(" ") for part in found["detector_parts"])
 
 
 @pytest.mark.parametrize(
