@@ -107,8 +107,9 @@ def _say_public(metrics: Mapping[str, Any], console: Console) -> None:
             table.add_row(f"{title}, {how}", *values)
     console.print(table)
     console.print(
-        "public: adds the local similarity untransposed, so that a query's score mixes in another query's, and lets "
-        "the right video win ties. Comparable with published numbers; no score of a retrieval.",
+        "public: what the public code reports. It adds the local scores transposed (to caption i with video j that of "
+        "caption j with video i) and gives ties to the right answer. For comparison with published numbers only.",
+        soft_wrap=False,
     )
 
 

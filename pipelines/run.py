@@ -25,7 +25,7 @@ from regionvlp.config import dump_yaml
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.sources import check_script, collate_for, open_source
 from regionvlp.data.tokenizer import TextTokenizer
-from regionvlp.errors import ConfigError, InputError, RegionVLPError
+from regionvlp.errors import ConfigError, InputError, RegionVLPError, WeightsError
 from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import run_retrieval
 from regionvlp.models.inflation import fit_regions, inflate_frames
@@ -205,7 +205,11 @@ def _start_from(task: Task, init: Path, config: RunConfig) -> None:
         if name.endswith("custom_pos_embed"):
             state[name] = fit_regions(state[name], config.model.video.regions)
     found, wanted = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, task.state_dict()))
-    check_shapes(init, found, wanted)
+    try:
+        check_shapes(init, found, wanted)
+    except WeightsError as error:
+        hint = f"start with its own configuration: --config {init / 'config.yaml'}"
+        raise WeightsError(error.message, hint) from None
     task.load_state_dict(state)
 
 

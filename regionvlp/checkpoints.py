@@ -57,7 +57,8 @@ class Checkpoint:
             message = f"the regions in {folder} have {manifest.feature_width} features, the model reads {reads}"
             raise ShardError(message, "extract with the detector that the model was trained on")
         if not self.detector:
-            logger.warning("%s does not say which detector it learnt from; nor can it be checked", self.path)
+            message = "%s does not say which detector it learnt from: whether these shards fit it cannot be checked"
+            logger.warning(message, self.path)
             return
         check_detector(self.detector, manifest.detector, f"{folder} holds regions of another detector than the model's")
 

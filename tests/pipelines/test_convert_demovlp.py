@@ -140,6 +140,7 @@ def test_convert_then_eval(
     assert run(arguments) == 0
     said = capsys.readouterr().out
     assert "text to video, public" in said
+    assert "For comparison with published numbers only." in " ".join(said.split())
     found = json.loads(report.read_text())
     rows, columns = similarities(out, tmp_path / "shards")
     exact, public = rows + columns.T, rows + columns
@@ -191,7 +192,7 @@ def test_more_frames_and_other_regions(
     assert not temporal[:, 2].any()
     for regions in ("4", "7"):
         assert run(["eval", "csv", "--checkpoint", str(out), *data, "--regions", regions]) == 0
-    assert "does not say which detector" in caplog.text
+    assert "does not say which detector it learnt from: whether these shards fit it cannot be checked" in caplog.text
 
 
 def test_finetune_from_a_converted_checkpoint(tokenizer: Path, data: list[str], tmp_path: Path) -> None:
@@ -211,6 +212,21 @@ def test_finetune_from_a_converted_checkpoint(tokenizer: Path, data: list[str], 
     for name, tensor in before.task.state_dict().items():
         kept = state[name][:, :1] if name.endswith("_embed") else state[name]
         torch.testing.assert_close(kept, tensor[:, :1] if name.endswith("_embed") else tensor, rtol=0, atol=1e-6)
+
+
+def test_finetune_with_another_width_points_to_the_config(
+    tokenizer: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, recipe = tmp_path / "model", tmp_path / "tune.yaml"
+    assert convert(save(tmp_path / "public.pth", public_state(tokenizer)), tokenizer, out) == 0
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    config["data"] |= {"sources": [{"captions": data[1], "shards": data[3]}]}
+    config["model"]["video"] |= {"width": 32}
+    recipe.write_text(yaml.safe_dump(config))
+    assert run(["finetune", "--config", str(recipe), "--init", str(out), "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "is of another architecture" in said
+    assert f"--config {out / 'config.yaml'}" in said
 
 
 def answer_head(width: int) -> dict[str, Tensor]:
