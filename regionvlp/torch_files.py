@@ -26,6 +26,7 @@ from regionvlp.unpickle import Admitted, table_in
 from regionvlp.weights_files import check_weights_file, unreadable
 
 _ZIP = b"PK\x03\x04"
+_MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # what the older form begins with
 _TENSOR_MAKERS = (
     "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state"
 )  # fmt: skip
@@ -88,6 +89,8 @@ def read_torch_file(path: Path) -> Any:
             return load_file(path)
         is_zip = _is_zip(path)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, mmap=is_zip)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged pickle can make the reader raise anything
         raise unreadable(path, error) from None
 
@@ -104,15 +107,20 @@ def state_dict_of(content: Any) -> dict[str, Tensor]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file has today's form.
+    """Whether the file has today's form, and not the older one.
 
     Raises:
-        WeightsError: a TorchScript program, which torch would load by another way than its pickle.
+        WeightsError: a TorchScript program, which torch would load by another way than its pickle, or a pickle that
+            ``torch.save`` did not write.
     """
     with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:
-            return False
+        start = file.read(64)
+    if not start.startswith(_ZIP):
+        if _MAGIC not in start:
+            hint = "a detector's is converted with 'regionvlp weights convert FILE --out DIR'"
+            raise WeightsError(f"{path} is a pickle that torch.save did not write", hint)
+        return False
     with zipfile.ZipFile(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise WeightsError("it is a TorchScript program")
+            raise WeightsError(f"{path} is a TorchScript program", "give a state dict")
     return True
