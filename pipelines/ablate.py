@@ -1,7 +1,8 @@
 """``regionvlp ablate``: the same run in several variants, each with several seeds, in one table.
 
 Leaves ``runs/VARIANT/seed-N`` (ordinary runs), ``table.md`` and ``ablation.json``. Killed and started again it goes on:
-runs that are finished and measured are kept, the one that was running goes on from its checkpoint.
+runs that are finished and measured are kept, the one that was running goes on from its checkpoint. What a run would
+stumble over is looked for before the first one starts.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from typing import Any
 
 import click
 
-from regionvlp.config import load_config, merge, parse_assignments, read_yaml
+from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
-from regionvlp.errors import ConfigError, InputError, NothingDoneError
+from regionvlp.errors import ConfigError, InputError, NothingDoneError, RegionVLPError
 from regionvlp.pipelines import ablation_table
-from regionvlp.pipelines.ablation_runs import Job, finished, run_jobs
+from regionvlp.pipelines.ablation_runs import Job, check_run, finished, run_jobs
 from regionvlp.pipelines.ablation_variants import Variant, build_variants
-from regionvlp.pipelines.output import console_for, json_option, write_json
+from regionvlp.pipelines.output import console_for, json_option, many, write_json
 from regionvlp.run_config import RunConfig
 from regionvlp.shards.files import replacing
 
-TABLE, RECORD = "table.md", "ablation.json"
+TABLE, RECORD, RUNS = "table.md", "ablation.json", "runs"
+MOST_SEEDS = 1000
 
 
 @click.command("ablate")
@@ -34,7 +36,9 @@ TABLE, RECORD = "table.md", "ablation.json"
 @click.option("--variants", "files", multiple=True, type=click.Path(path_type=Path),
               help="A YAML file of variants: a mapping of names to settings, as in recipes.yaml.")  # fmt: skip
 @click.option("--seeds", default="3", show_default=True, metavar="N|A,B", help="How many, or which ones.")
-@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key for all, e.g. train.epochs=2.")
+@click.option("--set", "assignments", multiple=True, metavar="K=V",
+              help="Set one key for all, e.g. train.epochs=2: on top of the configuration and of the files of "
+                   "--variants. A key that --over sets otherwise is refused.")  # fmt: skip
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64),
               help="Runs side by side, as processes of one thread each.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder.")
@@ -56,13 +60,22 @@ def command(
     (over nouns and verbs), rwa (the paper's region-word alignment), rwa_no_refine, rwa_select_token (captions of nouns
     and verbs alone), rwa_valid (the public code's on valid tokens, contrasted both ways), rwa_public (exactly the
     public code's, captions padded to 100). Those with nouns and verbs need a tagger.
+
+    loss.temperature is that of the global contrast, filip and taco. It does not reach the alignments, which have
+    their own, loss.region_word.temperature: a grid over one of the two does not compare like with like.
+
+    Started again with the same --out it goes on; there, only what no figure depends on may change (device, workers).
     """
-    variants = build_variants(overs, [find_config(path) for path in files])
-    base = merge(read_yaml(find_config(config_path)), parse_assignments(assignments))
-    planned = _plan(base, variants, _seeds(seeds), out.absolute(), str(config_path))
-    console = console_for(json_path)
+    from regionvlp.pipelines.run import check_inputs  # imports torch
+
+    assigned = parse_assignments(assignments)
+    variants = build_variants(overs, [find_config(path) for path in files], assigned)
+    base = read_yaml(find_config(config_path))
+    planned = _plan(base, variants, assigned, _seeds(seeds), out.absolute(), str(config_path))
+    _check_out(out)
+    for job in planned:
+        check_run(job)
     results: dict[str, dict[int, Mapping[str, Any]]] = {variant.name: {} for variant in variants}
-    failures: list[dict[str, Any]] = []
     waiting = []
     for job in planned:
         known = finished(job)
@@ -70,22 +83,27 @@ def command(
             waiting.append(job)
         else:
             results[job.variant][job.seed] = known
+    check_inputs({job.variant: job.config for job in waiting}.values())
+    console = console_for(json_path)
     kept = len(planned) - len(waiting)
     console.print(
-        f"{len(variants)} variants x {len(planned) // len(variants)} seeds: {len(waiting)} runs"
-        + (f", {kept} kept from before" if kept else ""),
+        f"{many(len(variants), 'variant')} x {many(len(planned) // len(variants), 'seed')}: "
+        f"{many(len(waiting), 'run')}" + (f", {kept} kept from before" if kept else ""),
         markup=False,
     )
+    failed: list[tuple[Job, RegionVLPError]] = []
     for done, (job, outcome) in enumerate(run_jobs(waiting, jobs), start=1):
-        said = outcome if isinstance(outcome, str) else f"R@1 {outcome['t2v']['R1']:.1f} %, {outcome['seconds']:.0f} s"
-        console.print(f"{done}/{len(waiting)}  {job.variant}, seed {job.seed}: {said}", markup=False)
-        if isinstance(outcome, str):
-            failures.append({"variant": job.variant, "seed": job.seed, "message": outcome})
+        if isinstance(outcome, RegionVLPError):
+            failed.append((job, outcome))
+            said = str(outcome)
         else:
             results[job.variant][job.seed] = outcome
+            said = f"R@1 {outcome['t2v']['R1']:.1f} %, {outcome['seconds']:.0f} s"
+        console.print(f"{done}/{len(waiting)}  {job.variant}, seed {job.seed}: {said}", markup=False)
     measured = {name: {seed: runs[seed] for seed in sorted(runs)} for name, runs in results.items() if runs}
     if not measured:
-        raise NothingDoneError(f"every run failed: {failures[0]['message']}", f"see the folders in {out}")
+        raise _nothing_done([error for _, error in failed], out)
+    failures = [{"variant": job.variant, "seed": job.seed, "message": str(error)} for job, error in failed]
     summary = ablation_table.summarise(measured)
     record = {
         "config": str(config_path),
@@ -98,18 +116,26 @@ def command(
     write_json(record, str(out / RECORD))
     with replacing(out / TABLE) as temporary:
         temporary.write_text(ablation_table.markdown(summary, _conditions(config_path, measured)), encoding="utf-8")
-    console.print(ablation_table.terminal_table(summary, f"{config_path.stem}, means and spreads over seeds"))
+    title = f"{config_path.stem}, means and spreads over seeds"
+    console.print(ablation_table.terminal_table(summary, title, console.width))
     for line in ablation_table.verdicts(summary):
         console.print(f"* {line}", markup=False)
-    for failure in failures:
-        console.print(f"failed: {failure['variant']}, seed {failure['seed']}: {failure['message']}", markup=False)
+    if any(pair.spread is not None for pair in ablation_table.differences(summary)):
+        console.print(ablation_table.SHORT_RULE, markup=False)
+    if failures:
+        console.print(f"{many(len(failures), 'run')} failed, as said above: the table lacks them", markup=False)
     console.print(f"wrote {out / TABLE} and {out / RECORD}", markup=False)
     write_json(record, json_path)
     return 1 if failures else 0
 
 
 def _plan(
-    base: Mapping[str, Any], variants: Sequence[Variant], seeds: Sequence[int], out: Path, name: str
+    base: Mapping[str, Any],
+    variants: Sequence[Variant],
+    assigned: Mapping[str, Any],
+    seeds: Sequence[int],
+    out: Path,
+    name: str,
 ) -> list[Job]:
     """Every run with its configuration, validated before the first one starts; seeds vary slowest.
 
@@ -118,7 +144,7 @@ def _plan(
     jobs = []
     for seed in seeds:
         for variant in variants:
-            layers = (base, variant.settings, {"train": {"seed": seed}})
+            layers = (base, variant.settings, assigned, {"train": {"seed": seed}})
             config = load_config(RunConfig, *layers, source=f"{name}, variant '{variant.name}'")
             if not config.data.sources:
                 raise ConfigError(
@@ -129,7 +155,7 @@ def _plan(
                 raise ConfigError(
                     f"{name} names nothing to measure on", "--set eval.source='{captions: FILE, shards: FOLDER}'"
                 )
-            jobs.append(Job(variant.name, seed, config, out / "runs" / variant.folder / f"seed-{seed}"))
+            jobs.append(Job(variant.name, seed, config, out / RUNS / variant.folder / f"seed-{seed}"))
     return jobs
 
 
@@ -139,10 +165,30 @@ def _seeds(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
-    seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
+    seeds = numbers if "," in text or not numbers else list(range(min(numbers[0], MOST_SEEDS + 1)))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f"cannot read '--seeds {text}'", "write --seeds 5 for 0 to 4, or --seeds 0,1,2")
+    if max(seeds) >= 2**63:
+        raise InputError(f"--seeds {text} names a seed that torch cannot take", "use seeds below 2^63")
+    if len(seeds) > MOST_SEEDS:
+        raise InputError(f"--seeds {text} asks for more than {MOST_SEEDS:,} seeds", "name them: --seeds 0,1,2")
     return seeds
+
+
+def _check_out(out: Path) -> None:
+    """Refuses a folder of something else; an ablation has its runs there, or its record."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a folder", "choose another --out")
+    others = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    if others and not (out / RUNS).is_dir() and not (out / RECORD).is_file():
+        raise InputError(f"{out} holds {others[0]} and no ablation", "choose another --out")
+
+
+def _nothing_done(errors: Sequence[RegionVLPError], out: Path) -> RegionVLPError:
+    """What to say where no run came to its end: what all of them say, if they agree."""
+    if len({(type(error), str(error)) for error in errors}) == 1:
+        return errors[0]
+    return NothingDoneError(f"every run failed: {errors[0].message}", f"see the folders in {out}")
 
 
 def _conditions(config_path: Path, measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:

@@ -1,7 +1,8 @@
 """The runs of an ablation: each variant with each seed, trained as any other run and measured once.
 
 In: :class:`Job`. Out: ``RUN/result.json``, which marks a run as finished. Jobs side by side are processes of one thread
-each; ``python -m regionvlp.pipelines.ablation_runs CONFIG RUN`` is one of them.
+each; ``python -m regionvlp.pipelines.ablation_runs CONFIG RUN`` is one of them. Their errors travel as JSON, the last
+line of ``RUN.log``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp.config import dump_yaml, load_config, read_yaml
-from regionvlp.errors import RegionVLPError
+from regionvlp.errors import InputError, NothingDoneError, RegionVLPError, error_from
 from regionvlp.run_config import RunConfig
 from regionvlp.shards.files import replacing
 from regionvlp.training.logbook import read_log
-from regionvlp.training.run_folder import CONFIG
+from regionvlp.training.run_folder import CONFIG, check_folder, first_difference
 
 RESULT = "result.json"
 POLL = 0.2  # seconds between two looks at running processes
+# What may change when an ablation goes on: nothing that its figures could depend on. Of a run's length they do, and of
+# how often it is evaluated too, since the best checkpoint is the one measured.
+MAY_DIFFER = frozenset(
+    {"train.device", "train.workers", "train.keep", "train.log_every", "train.save_every", "data.in_memory"}
+)
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,36 @@ class Job:
     run: Path
 
 
+def check_run(job: Job) -> None:
+    """Makes sure that the job's folder holds nothing, or this very run.
+
+    Raises:
+        InputError, ConfigError: it holds a run of other settings, or something else.
+    """
+    if not check_folder(job.run):
+        return
+    # As configurations, not as text: one written before a setting existed has its default.
+    known = load_config(RunConfig, read_yaml(job.run / CONFIG), source=str(job.run / CONFIG))
+    was, now = (config.model_dump(mode="json") for config in (known, job.config))
+    difference = first_difference(was, now, MAY_DIFFER)
+    if difference:
+        key, old, new = difference
+        raise InputError(
+            f"{job.run} is of another run: {key} is {old!r} there and {new!r} here", "choose another --out"
+        )
+
+
 def finished(job: Job) -> dict[str, Any] | None:
-    """What an earlier call measured of this very run, or None."""
+    """What an earlier call measured of this run (see :func:`check_run`), or None."""
     try:
         result: dict[str, Any] = json.loads((job.run / RESULT).read_text(encoding="utf-8"))
-        # As configurations, not as text: one written before a setting existed has its default.
-        known = load_config(RunConfig, read_yaml(job.run / CONFIG))
-    except (OSError, ValueError, RegionVLPError):
+    except (OSError, ValueError):
         return None
-    return result if known == job.config else None
+    return result
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:
-    """Runs jobs, and yields each with its result, or with a line that says why it has none.
+def run_jobs(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | RegionVLPError]]:
+    """Runs jobs, and yields each with its result, or with the error that kept it from one.
 
     Raises:
         KeyboardInterrupt: interrupted; what was running has left a checkpoint to go on from.
@@ -61,7 +84,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str,
             try:
                 yield job, train_and_measure(job.config, job.run)
             except RegionVLPError as error:
-                yield job, str(error)
+                yield job, error
     else:
         yield from _side_by_side(jobs, at_once)
 
@@ -73,7 +96,6 @@ def train_and_measure(config: RunConfig, run: Path) -> dict[str, Any]:
         ``t2v`` and ``v2t`` of :func:`retrieval_metrics`, ``grounding`` of :func:`pointing_accuracy` or None, ``steps``,
         and ``seconds`` spent in them. They are also in ``RUN/result.json``.
     """
-    # What follows imports torch, which a parent of processes does not need.
     from regionvlp.checkpoints import load_checkpoint
     from regionvlp.devices import describe_device, pick_device
     from regionvlp.pipelines.measure import measure
@@ -110,7 +132,7 @@ def _time_of(run: Path) -> tuple[int, float]:
     return step, seconds
 
 
-def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any] | RegionVLPError]]:
     waiting = list(jobs)
     running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     try:
@@ -120,7 +142,7 @@ def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict
             time.sleep(POLL)
             for job, process in [pair for pair in running if pair[1].poll() is not None]:
                 running.remove((job, process))
-                yield job, finished(job) or _last_words(job, process.returncode)
+                yield job, finished(job) or _error_of(job, process.returncode)
     finally:
         for _, process in running:
             process.send_signal(signal.SIGTERM)  # it finishes its step and writes a checkpoint
@@ -145,9 +167,14 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
         )
 
 
-def _last_words(job: Job, code: int) -> str:
+def _error_of(job: Job, code: int) -> RegionVLPError:
+    """What a process that left no result said last."""
     lines = _log_of(job).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'it said nothing'} (exit code {code}, see {_log_of(job)})"
+    last = lines[-1] if lines else "it said nothing"
+    try:
+        return error_from(json.loads(last))
+    except (ValueError, TypeError, KeyError):
+        return NothingDoneError(f"{last} (exit code {code})", f"see {_log_of(job)}")
 
 
 def _log_of(job: Job) -> Path:
@@ -159,7 +186,7 @@ def _main(config: str, run: str) -> int:
     try:
         train_and_measure(load_config(RunConfig, read_yaml(Path(config))), Path(run))
     except RegionVLPError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{json.dumps(error.to_dict())}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -31,9 +31,11 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "centre": ("grounding", "centre"),
     "s/step": ("step_seconds",),
 }
+DIGITS = {"s/step": 3}  # after the point; of the other columns one
 DECIDED = ("R@1", "pointing")  # what differences are looked for in
 PAPER = "paper R@1"
 SHORT = ("R@1", "pointing", "s/step")  # what a terminal has room for
+NAME = 8  # characters that a variant's name has even there
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Figure:
         """Standard deviation (n - 1); a single value has none."""
         return statistics.stdev(self.by_seed.values()) if self.count > 1 else None
 
-    def __str__(self) -> str:
-        digits = 1 if self.mean >= 1 else 3
+    def text(self, digits: int = 1) -> str:
+        """Mean ± spread."""
         return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
 
     def spread_of_difference(self, other: Figure) -> float | None:
@@ -125,13 +127,16 @@ def verdicts(summary: Mapping[str, Mapping[str, Figure]]) -> list[str]:
             beyond = [f"{p.lower} (+{p.difference:.1f})" for p in ours if p.higher == name and p.beyond]
             if beyond:
                 lines.append(f"{measure}: {name} is above {', '.join(beyond)}")
+            within = [p.lower for p in ours if p.higher == name and p.spread is not None and not p.beyond]
+            if within:
+                lines.append(f"{measure}: {name} is within the spread of {', '.join(within)}")
         if not ours:
             continue
         if all(pair.spread is None for pair in ours):
             lines.append(f"{measure}: one seed says nothing about the spread; give --seeds")
-        within = [f"{pair.higher} and {pair.lower}" for pair in ours if pair.spread is not None and not pair.beyond]
-        if within:
-            lines.append(f"{measure}: within the spread of seeds are {'; '.join(within)}")
+    counts = [figures[measure].count for figures in summary.values() for measure in DECIDED if measure in figures]
+    if 2 in counts and any(pair.spread is not None for pair in found):
+        lines.append("two seeds: a spread of two values says little; give --seeds 3 or more")
     judged = [pair for pair in found if pair.paper and pair.spread is not None]
     if judged:
         same = sum(pair.beyond and (pair.paper or 0) > 0 for pair in judged)
@@ -157,19 +162,25 @@ def rows(
             [
                 name,
                 str(max((f.count for f in figures.values()), default=0)),
-                *(str(figures[column]) if column in figures else "" for column in columns),
+                *(figures[key].text(DIGITS.get(key, 1)) if key in figures else "" for key in columns),
                 *([f"{known['R1']:.1f}" if known else ""] if beside else []),
             ]
         )
     return ["variant", "seeds", *columns, *([PAPER] if beside else [])], cells
 
 
-def terminal_table(summary: Mapping[str, Mapping[str, Figure]], title: str) -> Table:
-    """:func:`rows` for a terminal, the columns that matter most."""
+def terminal_table(summary: Mapping[str, Mapping[str, Figure]], title: str, width: int = 80) -> Table:
+    """:func:`rows` for a terminal ``width`` characters wide, the columns that matter most.
+
+    Where it is narrow the names fold, and no figure is ever cut.
+    """
     headings, cells = rows(summary, SHORT)
-    table = Table(title=title, title_justify="left", box=SIMPLE)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+    figures = [max(map(len, column)) for column in zip(headings[1:], *(row[1:] for row in cells), strict=True)]
+    least = NAME + sum(figures) + 3 * len(headings) + 1  # with the padding
+    table = Table(title=title, title_justify="left", box=SIMPLE, width=least if least > width else None)
+    table.add_column(headings[0], overflow="fold")
+    for heading, size in zip(headings[1:], figures, strict=True):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=size)
     for row in cells:
         table.add_row(*row)
     return table
@@ -188,6 +199,7 @@ RULE = (
     "Mean ± standard deviation over seeds. Variants are compared seed by seed: a difference is beyond the spread when "
     "its mean over the seeds is larger than its standard deviation over them."
 )
+SHORT_RULE = "Beyond the spread: a difference, seed by seed, whose mean is larger than its standard deviation."
 PAPER_RULE = "The paper's figures are DemoVLP's tables 4 to 6: MSR-VTT 1k-A, fine-tuned."
 
 

@@ -1,7 +1,7 @@
 """The variants of an ablation: named layers of settings, and the grid that several ``--over`` make.
 
 In: ``--over loss=global,rwa``, ``--over optim.lr=1e-4,3e-4``, a file of variants. Out: :class:`Variant`, each with a
-layer that goes on top of the configuration.
+layer that goes on top of the configuration. No key may get two values: it would not be clear which one was measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from regionvlp.config import merge, parse_assignments, read_yaml
+from regionvlp.config import flatten, merge, parse_assignments, read_yaml
 from regionvlp.errors import ConfigError, nearest
 
 # What they are, 'regionvlp ablate --help' says.
@@ -42,32 +42,73 @@ class Variant:
         return re.sub(r"[^\w.=+-]+", "_", self.name)
 
 
-def build_variants(overs: Sequence[str], files: Sequence[Path] = ()) -> list[Variant]:
+def build_variants(
+    overs: Sequence[str], files: Sequence[Path] = (), assigned: Mapping[str, Any] | None = None
+) -> list[Variant]:
     """Every combination of the axes, the last one varying fastest.
 
     Args:
         overs: ``axis=value,value``. An axis is ``loss`` (:data:`LOSS_NAMES`), ``frames`` or ``regions`` (of data and
             model together), or a dotted key of the configuration; its values are YAML.
         files: each an axis: a YAML mapping of names to layers of settings.
+        assigned: what ``--set`` lays on top of all variants. It may say otherwise than a file, not than ``overs``.
 
     Raises:
-        ConfigError: an axis or a name that does not exist, nothing to vary, or a variant that is there twice.
+        ConfigError: an axis or a name that does not exist, nothing to vary, a variant or an axis that is there twice,
+            or a key that gets two values.
         InputError: a file that cannot be read.
     """
-    axes = [_axis(over) for over in overs] + [_axis_of(path) for path in files]
+    given = [*(over.partition("=")[0].strip() for over in overs), *map(str, files)]
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"'{twice}' is varied twice", "give all its values at once: --over key=a,b")
+    asked = [_axis(over) for over in overs]
+    axes = asked + [_axis_of(path) for path in files]
     if not axes:
         raise ConfigError("nothing to vary", "say what with --over, for example --over loss=global,filip,rwa")
-    variants = []
-    for choice in itertools.product(*axes):
-        settings: dict[str, Any] = {}
-        for variant in choice:
-            settings = merge(settings, variant.settings)
-        variants.append(Variant(", ".join(variant.name for variant in choice), settings))
+    _check_assigned(assigned or {}, [variant for axis in asked for variant in axis])
+    variants = [_combined(choice) for choice in itertools.product(*axes)]
+    if any("train.seed" in flatten(layer) for layer in (assigned or {}, *(v.settings for v in variants))):
+        raise ConfigError("train.seed cannot be set here", "say which seeds with --seeds, e.g. --seeds 0,1,2")
     folders = [variant.folder for variant in variants]
     twice = next((variant.name for variant in variants if folders.count(variant.folder) > 1), None)
     if twice:
         raise ConfigError(f"the variant '{twice}' is there twice", "name each value once")
     return variants
+
+
+def _combined(choice: Sequence[Variant]) -> Variant:
+    """One variant of each axis in one."""
+    for one, other in itertools.combinations(choice, 2):
+        key = _clash(one.settings, other.settings)
+        if key:
+            raise ConfigError(f"'{one.name}' and '{other.name}' set {key} to different values", "vary a key once")
+    settings: dict[str, Any] = {}
+    for variant in choice:
+        settings = merge(settings, variant.settings)
+    return Variant(", ".join(variant.name for variant in choice), settings)
+
+
+def _check_assigned(assigned: Mapping[str, Any], variants: Sequence[Variant]) -> None:
+    for variant in variants:
+        key = _clash(assigned, variant.settings)
+        if key:
+            raise ConfigError(
+                f"--set gives {key} another value than '{variant.name}' of --over", "leave one of the two out"
+            )
+
+
+def _clash(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first dotted key that both set, and not to the same."""
+    theirs = flatten(other)
+    for key, value in flatten(one).items():
+        for their_key, their_value in theirs.items():
+            if key == their_key:
+                if value != their_value:
+                    return key
+            elif key.startswith(f"{their_key}.") or their_key.startswith(f"{key}."):  # one sets all of a section
+                return max(key, their_key, key=len)
+    return None
 
 
 def _axis(over: str) -> list[Variant]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from regionvlp.evaluation.grounding import alignment
 from regionvlp.evaluation.metrics import text_to_video_ranks
 from regionvlp.extract.detector.registry import bundled_dir
-from regionvlp.pipelines.measure import Results, region_edges
+from regionvlp.pipelines.measure import Results, region_edges, region_tokens
 from regionvlp.report.page import inline_jpeg
 from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
 from regionvlp.training.logbook import read_log
@@ -104,11 +104,11 @@ def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> 
     slots, count = results.checkpoint.config.data.regions, regions.num_frames
     assert results.video is not None
     assert results.text is not None
-    tokens = results.video.tokens[i].reshape(count, slots, -1).numpy()
+    tokens, mask = region_tokens(results.video, i, results.dataset, count)
     pictures = read_frames(out / "videos" / regions.video_id, count).frames
     answers = np.stack([alignment(results.text.tokens[i, rows].numpy(), tokens) for rows in positions])  # [W, F, R]
     # Each word is shown from its weakest to its strongest region over the whole clip; empty slots have no say.
-    real = answers[:, results.video.mask[i].reshape(count, slots).numpy()]
+    real = answers[:, mask]
     low, high = real.min(1)[:, None, None], real.max(1)[:, None, None]
     answers = np.round((answers - low) / np.maximum(high - low, 1e-9), 2)
     names = (bundled_dir("toy") / "objects.txt").read_text(encoding="utf-8").split()

@@ -78,8 +78,25 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
 
 
 def region_edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
-    """Boxes [F, R, 4] as edges; the detector's count pixels, from their first to their last."""
-    return regions.boxes[:, :slots] + np.array([0, 0, 1, 1], np.float32)
+    """Boxes [F, R, 4] as edges, R being ``slots``; the detector's count pixels, from their first to their last.
+
+    Where the shards hold fewer regions the rest is empty, as the mask says.
+    """
+    boxes = regions.boxes[:, :slots]
+    boxes = np.pad(boxes, ((0, 0), (0, slots - boxes.shape[1]), (0, 0)))
+    return boxes + np.array([0, 0, 1, 1], np.float32)
+
+
+def region_tokens(
+    video: Encoded, i: int, dataset: RegionTextDataset, frames: int
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Tokens [F, R, D] and mask [F, R] of video i, in the ``frames`` that are stored of it.
+
+    A video with fewer frames than the model reads is encoded with its last one repeated: no frame of its own.
+    """
+    shape = (dataset.videos.frames, dataset.videos.settings.regions)
+    tokens, mask = video.tokens[i].reshape(*shape, -1), video.mask[i].reshape(shape)
+    return tokens[:frames].numpy(), mask[:frames].numpy()
 
 
 def _rows_with_boxes(captions: Path, video_ids: list[str]) -> list[dict[str, Any]]:
@@ -103,10 +120,8 @@ def _objects(
 ) -> list[GroundedObject]:
     """The objects that caption i names, with what the model made of them."""
     regions = dataset.videos.chosen(row["video_id"])
-    frames, slots = regions.num_frames, checkpoint.config.data.regions
     length = checkpoint.config.data.text_length
-    tokens = video.tokens[i].reshape(frames, slots, -1).numpy()
-    mask = video.mask[i].reshape(frames, slots).numpy()
+    tokens, mask = region_tokens(video, i, dataset, regions.num_frames)
     found = []
     for thing in row["objects"]:
         true = [thing["boxes"][index] or [np.nan] * 4 for index in regions.frame_index]
@@ -119,7 +134,7 @@ def _objects(
                 words=text.tokens[i, words].numpy(),
                 regions=tokens,
                 region_mask=mask,
-                boxes=region_edges(regions, slots),
+                boxes=region_edges(regions, dataset.videos.settings.regions),
                 true_boxes=np.array(true, np.float64),
             )
         )

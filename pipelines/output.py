@@ -95,6 +95,11 @@ def counted_table(title: str, column: str, counts: Mapping[str, int]) -> Table:
     return table
 
 
+def many(count: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count:,} {what}" + ("s" if count != 1 else "")
+
+
 def human_bytes(count: float) -> str:
     """``1536`` as ``1.5 kB``; decimal units, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

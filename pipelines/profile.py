@@ -28,7 +28,7 @@ from regionvlp.losses import filip_similarity, region_word_scores, taco_similari
 from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
-from regionvlp.pipelines.output import console_for, json_option, write_json
+from regionvlp.pipelines.output import console_for, json_option, many, write_json
 from regionvlp.run_config import RunConfig
 from regionvlp.tasks import LossSettings
 from regionvlp.training.settings import split_batch
@@ -157,7 +157,7 @@ def detector_parts_of(network: DetectorConfig, height: int, width: int, frames: 
         Part(title, None, 2 * frames * getattr(formula, name), 2 * frames * getattr(counted, name))
         for name, title in names.items()
     ]
-    whole = f"detector, {_many(frames, 'frame')}"
+    whole = f"detector, {many(frames, 'frame')}"
     return [Part(whole, size, 2 * frames * formula.total, 2 * frames * counted.total), *parts]
 
 
@@ -307,7 +307,7 @@ def _ones(tokens: int, width: int) -> Encoded:
 def _input_line(config: RunConfig) -> str:
     data = config.data
     caption = f"a caption of {'' if data.pad_text else 'up to '}{data.text_length} tokens"
-    return f"{_many(data.frames, 'frame')} of {data.regions} regions, {caption}"
+    return f"{many(data.frames, 'frame')} of {data.regions} regions, {caption}"
 
 
 def _parts_table(parts: list[Part], detector: list[Part]) -> Table:
@@ -358,7 +358,7 @@ def _say_features(console: Console, spent: dict[str, Any]) -> None:
     for heading in ("trained", "detector, per visit", "times the training"):
         table.add_column(heading, justify="right" if heading != "trained" else "left")
     for row in spent["rows"]:
-        trained = f"{_many(row['runs'], 'run')} of {_many(row['epochs'], 'epoch')}"
+        trained = f"{many(row['runs'], 'run')} of {many(row['epochs'], 'epoch')}"
         share = row["times_training"]
         times = f"{share:,.0f}" if share >= 10 else f"{share:.2g}"
         table.add_row(trained, _short(row["detector_flops_per_visit"]), times)
@@ -366,7 +366,7 @@ def _say_features(console: Console, spent: dict[str, Any]) -> None:
     visit, even = _short(spent["training_flops_per_visit"]), f"{spent['visits_to_even']:,.0f}"
     _say(
         console,
-        f"Extracting {_many(spent['stored_frames'], 'frame')} of a video once: {_short(spent['extraction_flops'])}. "
+        f"Extracting {many(spent['stored_frames'], 'frame')} of a video once: {_short(spent['extraction_flops'])}. "
         f"One visit in training: {visit} (three forward passes, compared with {spent['captions_compared']:,} captions: "
         f"a batch of {spent['batch_size']:,}, --processes {spent['processes']}, loss.negatives {spent['negatives']}). "
         f"The detector costs as much as {even} visits.",
@@ -376,10 +376,6 @@ def _say_features(console: Console, spent: dict[str, Any]) -> None:
 def _say(console: Console, text: str) -> None:
     """Prints sentences within the width of the console."""
     console.print(text, soft_wrap=False, markup=False)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("s" if count != 1 else "")
 
 
 def _short(flops: float) -> str:

@@ -5,9 +5,9 @@ In: :class:`RunConfig`. Out: a run folder with checkpoints, or a description of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,20 +22,24 @@ from regionvlp.checkpoints import (
     save_beside_weights,
 )
 from regionvlp.config import dump_yaml
+from regionvlp.data.content_words import nltk_tagger
 from regionvlp.data.dataset import Collate, RegionTextDataset
+from regionvlp.data.settings import DataSettings
 from regionvlp.data.sources import check_script, collate_for, open_source
 from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.devices import pick_device
 from regionvlp.errors import ConfigError, InputError, RegionVLPError, WeightsError
 from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import run_retrieval
 from regionvlp.models.inflation import fit_regions, inflate_frames
-from regionvlp.run_config import RunConfig
+from regionvlp.run_config import EvalSettings, RunConfig
 from regionvlp.shards import Manifest
 from regionvlp.tasks import WORD_WEIGHT, Task, build_task
 from regionvlp.training.distributed import World, close_world, open_world
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.run_folder import find_candidates, open_run
+from regionvlp.training.sampler import EpochSampler
 from regionvlp.training.trainer import Trainer
 from regionvlp.training.weights import check_shapes
 
@@ -74,13 +78,7 @@ def prepare(config: RunConfig) -> Prepared:
     init = find_checkpoint(config.init) if config.init else None
     detector = _detector(config, init)
     torch.manual_seed(config.train.seed)  # the weights that are drawn
-    datasets = [
-        open_source(source, config.data, training=True, seed=config.train.seed) for source in config.data.sources
-    ]
-    held_out = None
-    if config.eval.source is not None:
-        settings = config.data.model_copy(update={"frames": config.eval.frames or config.data.frames})
-        held_out = open_source(config.eval.source, settings, training=False)
+    datasets, held_out = _open_data(config.data, config.eval, config.train.seed)
     tokenizer = _tokenizer(config, init, datasets)
     for dataset in (*datasets, *([held_out] if held_out else [])):
         check_script(dataset.captions, tokenizer)
@@ -88,6 +86,26 @@ def prepare(config: RunConfig) -> Prepared:
     if init:
         _start_from(task, init, config)
     return Prepared(config, datasets, held_out, tokenizer, detector, task)
+
+
+def check_inputs(configs: Iterable[RunConfig]) -> None:
+    """What :func:`prepare` and the first step would find wrong, of many runs before the first: no model is built.
+
+    Raises:
+        InputError, ShardError, ConfigError, WeightsError: in one line, the first that there is.
+    """
+
+    @cache  # most of the runs read the same
+    def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
+        return [len(dataset) for dataset in _open_data(data, evaluation)[0]]
+
+    for config in configs:
+        pick_device(config.train.device)
+        _detector(config, find_checkpoint(config.init) if config.init else None)
+        if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
+            nltk_tagger()
+        for size in sizes(config.data.model_copy(update={"in_memory": False}), config.eval):
+            EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
 
 
 def train(
@@ -137,6 +155,17 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         }
     finally:
         close_world(world)
+
+
+def _open_data(
+    data: DataSettings, evaluation: EvalSettings, seed: int = 0
+) -> tuple[list[RegionTextDataset], RegionTextDataset | None]:
+    """What is trained on, and what is held out."""
+    datasets = [open_source(source, data, training=True, seed=seed) for source in data.sources]
+    if evaluation.source is None:
+        return datasets, None
+    settings = data.model_copy(update={"frames": evaluation.frames or data.frames})
+    return datasets, open_source(evaluation.source, settings, training=False)
 
 
 def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:

@@ -58,6 +58,11 @@ class LossSettings(Config):
     negatives: Negatives = "local"
     region_word: RegionWordSettings = RegionWordSettings()
 
+    @property
+    def weighs_words(self) -> bool:
+        """Whether batches must say how rare their nouns and verbs are."""
+        return self.use_local and self.local == "taco" and self.word_weight == "idf"
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> LossSettings:
         if not self.use_global and not self.use_local:
@@ -102,7 +107,7 @@ class DemoVLP(Task):
     def __init__(self, model: DualEncoder, losses: LossSettings) -> None:
         super().__init__()
         self.batch_keys = DualEncoder.video_keys + DualEncoder.text_keys
-        if losses.use_local and losses.local == "taco" and losses.word_weight == "idf":
+        if losses.weighs_words:
             self.batch_keys += (WORD_WEIGHT,)
         self.model = model
         self.losses = losses

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from regionvlp import __version__
-from regionvlp.config import read_yaml
+from regionvlp.config import flatten, read_yaml
 from regionvlp.errors import InputError
 from regionvlp.shards.files import is_temporary, replacing
 from regionvlp.training.checkpoint import checkpoints, latest, step_of
@@ -117,7 +117,7 @@ def first_difference(
     old: Mapping[str, Any], new: Mapping[str, Any], may_differ: Collection[str] = ()
 ) -> tuple[str, Any, Any] | None:
     """Returns the first dotted key with unlike values, and both (None where absent); None where all agree."""
-    was, now = _flatten(old), _flatten(new)
+    was, now = flatten(old), flatten(new)
     for key in [*now, *(key for key in was if key not in now)]:
         parts = key.split(".")
         allowed = any(".".join(parts[: n + 1]) in may_differ for n in range(len(parts)))
@@ -146,16 +146,6 @@ def _checkpoint_at(path: Path) -> Path:
         return newest
     step_of(path)  # raises where the name is not a checkpoint's
     return path
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _record(path: Path, seed: int | None) -> dict[str, Any]:

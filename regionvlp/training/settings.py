@@ -53,7 +53,7 @@ class TrainSettings(Config):
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a CUDA device that has it
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     compile: bool = False  # the encoders, by torch.compile
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)  # what torch takes
     workers: int = Field(default=2, ge=0)  # loader processes for each dataset and training process
     eval_every: Interval = "1 epoch"
     save_every: Interval = "1 epoch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from regionvlp.config import load_config, read_yaml
 from regionvlp.configs import find_config
-from regionvlp.errors import ConfigError
+from regionvlp.errors import ConfigError, InputError
 from regionvlp.evaluation.tables import paper_ablations
 from regionvlp.pipelines import ablation_table
+from regionvlp.pipelines.ablate import _nothing_done, _plan
 from regionvlp.pipelines.ablation_variants import LOSS_NAMES, build_variants
 from regionvlp.pipelines.cli import run
 from regionvlp.run_config import RunConfig
@@ -120,7 +123,7 @@ def test_means_spreads_and_what_exceeds_them() -> None:
     assert not pairs["a", "d"].beyond
     said = "\n".join(ablation_table.verdicts(summary))
     assert "R@1: a is above c (+8.0), b (+1.0)" in said
-    assert "within the spread of seeds are" in said
+    assert "R@1: a is within the spread of d\n" in said
     single = ablation_table.summarise(results(rwa=[30], filip=[10]))
     assert not any(pair.beyond for pair in ablation_table.differences(single))
     said = "\n".join(ablation_table.verdicts(single))
@@ -143,6 +146,40 @@ def test_the_papers_order_beside_ours() -> None:
     assert "| rwa | 2 | 20.5 ± 0.7 | 36.0 |" in text
 
 
+@pytest.mark.parametrize("width", [120, 80, 46])
+def test_a_narrow_terminal_folds_names_and_cuts_no_figure(width: int) -> None:
+    names = ["rwa_select_token, optim.lr=0.0003, model.video.width=256", "global, optim.lr=0.0003, 30 regions"]
+    runs = {
+        name: {
+            seed: {"t2v": {"R1": 99.96}, "grounding": {"accuracy": 77.77 + seed}, "step_seconds": 12.3456 - seed}
+            for seed in (0, 1)
+        }
+        for name in names
+    }
+    runs["rwa"] = {0: {"t2v": {"R1": 0.0}, "grounding": {"accuracy": 0.04}, "step_seconds": 0.25}}
+    summary = ablation_table.summarise(runs)
+    console = Console(width=width, record=True, file=io.StringIO(), soft_wrap=True)
+    console.print(ablation_table.terminal_table(summary, "title", width))
+    said = console.export_text()
+    for figure in ("100.0 ± 0.0", "78.3 ± 0.7", "11.846 ± 0.707", " 0.0 ", "0.250", "36.0", "paper R@1"):
+        assert figure in said
+    lines = said.splitlines()[1:]
+    column = next(line.index("seeds") for line in lines if "seeds" in line)
+    folded = "".join(line[:column] for line in lines).replace(" ", "")
+    assert all(name.replace(" ", "") in folded for name in names)
+
+
+def test_verdicts_fit_a_line() -> None:
+    names = ["global", "filip", "taco", "rwa", "rwa_no_refine"]
+    close = {name: [30.0 + i * 0.01 + (i + 1) * seed for seed in (-1, 1)] for i, name in enumerate(names)}
+    said = ablation_table.verdicts(ablation_table.summarise(results(**close)))
+    assert sum("is within the spread of" in line for line in said) == 4
+    assert all(len(line) <= 100 for line in said)
+    assert any("two seeds" in line for line in said)
+    three = ablation_table.summarise(results(a=[1, 2, 3], b=[4, 9, 2]))
+    assert not any("two seeds" in line for line in ablation_table.verdicts(three))
+
+
 def test_variants_with_seeds_to_a_table_and_again(
     recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +188,7 @@ def test_variants_with_seeds_to_a_table_and_again(
     assert run([*arguments, "--out", str(out), "--json", str(tmp_path / "a.json")]) == 0
     said = capsys.readouterr().out
     assert "2 variants x 2 seeds: 4 runs" in said
+    assert "Beyond the spread:" in said
     record = json.loads((tmp_path / "a.json").read_text())
     assert record == json.loads((out / "ablation.json").read_text())
     assert {name: sorted(runs) for name, runs in record["runs"].items()} == {"global": ["0", "3"], "rwa": ["0", "3"]}
@@ -180,20 +218,59 @@ def test_variants_with_seeds_to_a_table_and_again(
     assert again["runs"]["global"]["3"] == record["runs"]["global"]["3"]
     assert again["summary"]["rwa"]["R@1"]["count"] == 3
 
-    # Another configuration in the same folder is refused by each run, and nothing is lost.
-    assert run([*arguments, "--out", str(out), "--set", "optim.lr=0.5"]) == 3
-    assert "optim.lr" in capsys.readouterr().err
+    # Another configuration in the same folder is refused before anything runs, and nothing is lost. The length of a run
+    # is part of it, where it computes is not.
+    for changed in ("optim.lr=0.5", "train.max_steps=3", "train.epochs=1", "train.eval_every=1 steps"):
+        assert run([*arguments, "--out", str(out), "--set", changed]) == 2
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1
+        assert changed.partition("=")[0] in told.err
+        assert "another --out" in told.err
+        assert not told.out
     assert json.loads((out / "ablation.json").read_text()) == again
+    elsewhere = ["--set", "train.device=auto", "--set", "train.workers=1", "--set", "data.in_memory=true"]
+    assert run([*arguments, "--out", str(out), *elsewhere]) == 0
+    assert "0 runs, 6 kept" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
 
 
 def test_a_run_that_fails_leaves_the_others(recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    arguments = ["--over", "model.video.frames=1,2", "--seeds", "1", "--out", str(out), *SHORT]
-    assert run(["ablate", "--config", str(recipe()), *arguments]) == 1
-    assert "2 frames do not fit model.video.frames 1" in capsys.readouterr().out
+    arguments = ["ablate", "--config", str(recipe()), "--seeds", "1", "--out", str(out), *SHORT]
+    assert run([*arguments, "--over", "data.sampling=legacy,default"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("cannot draw 2 of 2 frames") == 1
+    assert "1 run failed" in said
     record = json.loads((out / "ablation.json").read_text())
-    assert [failure["variant"] for failure in record["failures"]] == ["model.video.frames=1"]
-    assert list(record["summary"]) == ["model.video.frames=2"]
+    assert [failure["variant"] for failure in record["failures"]] == ["data.sampling=legacy"]
+    assert list(record["summary"]) == ["data.sampling=default"]
+
+
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_what_all_runs_fail_of_is_the_ablations_own_error(
+    jobs: str, recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--over", "loss=global", "--set", "data.sampling=legacy", "--seeds", "2", "--jobs", jobs, *SHORT]
+    assert run(["ablate", "--config", str(recipe()), *arguments, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert "1 variant x 2 seeds: 2 runs" in told.out
+    assert told.err.startswith("error: sampling: legacy cannot draw 2 of 2 frames. Hint: extract more frames")
+
+
+def test_runs_that_fail_of_many_things_did_nothing(tmp_path: Path) -> None:
+    errors = [ConfigError("a is wrong", "mend a"), InputError("b is wrong", "mend b")]
+    assert _nothing_done([errors[0], ConfigError("a is wrong", "mend a")], tmp_path) is errors[0]
+    assert _nothing_done(errors, tmp_path).exit_code == 3
+
+
+def test_more_frames_and_regions_than_the_shards_hold(recipe: Edit, tmp_path: Path) -> None:
+    """They are masked, so that what is pointed at, and how often, stays the same for the same model."""
+    out = tmp_path / "out"
+    arguments = ["--over", "regions=30,40", "--over", "frames=2,5", "--seeds", "1", "--out", str(out), *SHORT]
+    assert run(["ablate", "--config", str(recipe()), *arguments, "--over", "loss=global"]) == 0
+    runs = [found["0"]["grounding"] for found in json.loads((out / "ablation.json").read_text())["runs"].values()]
+    assert len(runs) == 4
+    assert len({(found["cases"], found["ceiling"], found["chance"], found["centre_chance"]) for found in runs}) == 1
 
 
 def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_path: Path) -> None:
@@ -218,6 +295,20 @@ def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_
         (["--over", "loss=rwa", "--seeds", "0"], "--seeds 5 for 0 to 4"),
         (["--over", "loss=rwa", "--seeds", "1,-2"], "--seeds 5 for 0 to 4"),
         (["--over", "loss=rwa", "--seeds", "1,1"], "--seeds 5 for 0 to 4"),
+        (["--over", "loss=rwa", "--seeds", "-1"], "--seeds 5 for 0 to 4"),
+        (["--over", "loss=rwa", "--seeds", "100000000000000000000"], "more than 1,000 seeds"),
+        (["--over", "loss=rwa", "--seeds", f"0,{2**63}"], "below 2^63"),
+        (["--over", "loss=rwa", "--set", "train.seed=1"], "--seeds"),
+        (["--over", "train.seed=1,2"], "--seeds"),
+        (["--over", "loss=rwa", "--over", "loss=global"], "'loss' is varied twice"),
+        (["--over", "optim.lr=1,2", "--set", "optim.lr=3"], "--set gives optim.lr another value than 'optim.lr=1'"),
+        (["--over", "frames=1,2", "--set", "data.frames=2"], "--set gives data.frames"),
+        (["--over", "loss=rwa_public", "--set", "data.text_length=9"], "--set gives data.text_length"),
+        (["--over", "train.batch_size=8,25"], "the training data has 24 samples, fewer than one batch of 25"),
+        (["--over", "loss=rwa", "--set", "eval.source.captions=none.jsonl"], "none.jsonl"),
+        (["--over", "loss=rwa", "--set", "eval.source.shards=none"], "none"),
+        (["--over", "loss=rwa", "--set", "train.device=cuda:77"], "no device 'cuda:77'"),
+        (["--over", "model.video.frames=1,2"], "2 frames do not fit model.video.frames 1"),
         (["--over", "loss=rwa", "--set", "eval.source=null"], "nothing to measure on"),
         (["--over", "loss=rwa", "--set", "data.sources=[]"], "no captions and shards to train on"),
         ([], "nothing to vary"),
@@ -233,12 +324,77 @@ def test_mistakes_are_one_line_and_start_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_nouns_and_verbs_need_a_tagger(
+    recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Any:
+        raise InputError("there is no tagger", "get one")
+
+    monkeypatch.setattr("regionvlp.pipelines.run.nltk_tagger", missing)
+    for needing in ("rwa_select_token", "taco_idf"):
+        arguments = ["--over", f"loss=rwa,{needing}", "--out", str(tmp_path / "out")]
+        assert run(["ablate", "--config", str(recipe()), *arguments]) == 2
+        assert capsys.readouterr().err == "error: there is no tagger. Hint: get one\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_holds_something_else(recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "thesis.tex").write_text("x")
+    runs = tmp_path / "ablation"
+    (runs / "runs/global/seed-0").mkdir(parents=True)
+    (runs / "runs/global/seed-0/notes").write_text("x")
+    for out, said in ((own, "holds thesis.tex"), (own / "thesis.tex", "is a file"), (runs, "holds notes")):
+        assert run(["ablate", "--config", str(recipe()), "--over", "loss=global", "--out", str(out)]) == 2
+        told = capsys.readouterr()
+        assert said in told.err
+        assert told.err.count("\n") == 1
+        assert not told.out
+
+
+def test_seeds_that_torch_takes() -> None:
+    assert load_config(RunConfig, {"train": {"seed": 2**63 - 1}}).train.seed == 2**63 - 1
+    with pytest.raises(ConfigError, match="less than"):
+        load_config(RunConfig, {"train": {"seed": 2**63}})
+
+
+def test_set_goes_on_top_of_files(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("slow: {optim: {lr: 1.0e-5}, train: {max_steps: 9}}\nfast: {optim: {lr: 1.0e-2}}\n")
+    base = {"data": {"sources": [{"captions": "c.csv", "shards": "s"}]}}
+    base["eval"] = {"source": {"captions": "c.csv", "shards": "s"}}  # type: ignore[assignment]
+    assigned = {"train": {"max_steps": 2}}
+    variants = build_variants(["loss=rwa"], [own], assigned)
+    slow, fast = (job.config for job in _plan(base, variants, assigned, [0], tmp_path, "base.yaml"))
+    assert (slow.optim.lr, slow.train.max_steps) == (1e-5, 2)
+    assert (fast.optim.lr, fast.train.max_steps) == (1e-2, 2)
+
+
+def test_axes_that_disagree_about_a_key(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("short: {data: {text_length: 9}, loss: {use_local: true}}\n")
+    for overs, files, said in (
+        (["frames=1,2", "data.frames=1"], [], "'2 frames' and 'data.frames=1' set data.frames to different values"),
+        (["loss=rwa,rwa_public"], [own], "'rwa_public' and 'short' set data.text_length"),
+        (["loss=rwa,global"], [own], "'global' and 'short' set loss.use_local"),
+        (["optim={lr: 1}", "optim.lr=1"], [], "varied"),
+        (["optim.lr=1", "optim=null"], [], "optim.lr"),
+        ([], [own, own], "varied twice"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            build_variants(overs, files)
+        assert said in str(raised.value)
+    assert len(build_variants(["loss=rwa,filip"], [own])) == 2  # both say the same of what they share
+
+
 def test_the_shipped_configurations_are_valid() -> None:
     recipe = read_yaml(find_config(Path("toy_hard.yaml")))
     variants = [
         *build_variants([f"loss={','.join(LOSS_NAMES)}"]),
         *build_variants([], [find_config(Path("recipes.yaml"))]),
     ]
+    recipe["loss"]["use_local"] = False  # recipes are what they say, whatever the configuration holds
     configs = {variant.name: load_config(RunConfig, recipe, variant.settings) for variant in variants}
     assert configs["corrected"].loss == configs["rwa_valid"].loss
     assert configs["public"].loss == configs["rwa_public"].loss
