@@ -94,8 +94,9 @@ def command(
     failed: list[tuple[Job, RegionVLPError]] = []
     for done, (job, outcome) in enumerate(run_jobs(waiting, jobs), start=1):
         if isinstance(outcome, RegionVLPError):
+            again = str(outcome) in {str(error) for _, error in failed}
+            said = "failed, of the same" if again else f"failed: {outcome}"
             failed.append((job, outcome))
-            said = str(outcome)
         else:
             results[job.variant][job.seed] = outcome
             said = f"R@1 {outcome['t2v']['R1']:.1f} %, {outcome['seconds']:.0f} s"

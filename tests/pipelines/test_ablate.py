@@ -254,6 +254,7 @@ def test_what_all_runs_fail_of_is_the_ablations_own_error(
     assert run(["ablate", "--config", str(recipe()), *arguments, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr()
     assert "1 variant x 2 seeds: 2 runs" in told.out
+    assert told.out.count("legacy cannot draw") == 1
     assert told.err.startswith("error: sampling: legacy cannot draw 2 of 2 frames. Hint: extract more frames")
 
 
@@ -369,6 +370,13 @@ def test_set_goes_on_top_of_files(tmp_path: Path) -> None:
     slow, fast = (job.config for job in _plan(base, variants, assigned, [0], tmp_path, "base.yaml"))
     assert (slow.optim.lr, slow.train.max_steps) == (1e-5, 2)
     assert (fast.optim.lr, fast.train.max_steps) == (1e-2, 2)
+
+
+def test_a_file_cannot_name_the_seed(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("lucky: {train: {seed: 7}}\n")
+    with pytest.raises(ConfigError, match="--seeds"):
+        build_variants([], [own])
 
 
 def test_axes_that_disagree_about_a_key(tmp_path: Path) -> None:
