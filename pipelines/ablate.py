@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
@@ -104,30 +105,33 @@ def command(
     measured = {name: {seed: runs[seed] for seed in sorted(runs)} for name, runs in results.items() if runs}
     if not measured:
         raise _nothing_done([error for _, error in failed], out)
-    failures = [{"variant": job.variant, "seed": job.seed, "message": str(error)} for job, error in failed]
     summary = ablation_table.summarise(measured)
     record = {
         "config": str(config_path),
         "set": list(assignments),
         "variants": {variant.name: variant.settings for variant in variants},
         "runs": {name: {str(seed): run for seed, run in runs.items()} for name, runs in measured.items()},
-        "failures": failures,
+        "failures": [{"variant": job.variant, "seed": job.seed, "message": str(error)} for job, error in failed],
         **ablation_table.as_json(summary),
     }
     write_json(record, str(out / RECORD))
     with replacing(out / TABLE) as temporary:
         temporary.write_text(ablation_table.markdown(summary, _conditions(config_path, measured)), encoding="utf-8")
-    title = f"{config_path.stem}, means and spreads over seeds"
-    console.print(ablation_table.terminal_table(summary, title, console.width))
+    _say(console, summary, config_path.stem)
+    if failed:
+        console.print(f"{many(len(failed), 'run')} failed, as said above: the table lacks them", markup=False)
+    console.print(f"wrote {out / TABLE} and {out / RECORD}", markup=False)
+    write_json(record, json_path)
+    return 1 if failed else 0
+
+
+def _say(console: Console, summary: Mapping[str, Mapping[str, ablation_table.Figure]], name: str) -> None:
+    """The table, and what it says."""
+    console.print(ablation_table.terminal_table(summary, f"{name}, means and spreads over seeds", console.width))
     for line in ablation_table.verdicts(summary):
         console.print(f"* {line}", markup=False)
     if any(pair.spread is not None for pair in ablation_table.differences(summary)):
         console.print(ablation_table.SHORT_RULE, markup=False)
-    if failures:
-        console.print(f"{many(len(failures), 'run')} failed, as said above: the table lacks them", markup=False)
-    console.print(f"wrote {out / TABLE} and {out / RECORD}", markup=False)
-    write_json(record, json_path)
-    return 1 if failures else 0
 
 
 def _plan(

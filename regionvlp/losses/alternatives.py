@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from regionvlp.errors import InputError
 from regionvlp.losses.contrastive import info_nce
-from regionvlp.losses.gather import Candidates, candidates, mean_over_processes
+from regionvlp.losses.gather import Candidates, candidates
 from regionvlp.losses.region_word_settings import RegionWordScores
 from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import (
@@ -77,9 +77,9 @@ def taco_token_loss(
     """``taco_token_loss``: each content word finds its video by the best of the video's regions.
 
     The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is the weighted
-    mean over all content words, 0 where there are none; with candidates of several processes it is their mean that is
-    the mean over all words. A video without valid regions shows no word: its
-    best cosine counts as 0, with zero gradient.
+    mean over all content words, 0 where there are none; with candidates of several processes the mean of their losses
+    is that over all words. A video without valid regions shows no word: its best cosine counts as 0, with zero
+    gradient.
 
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
@@ -107,9 +107,7 @@ def taco_token_loss(
     truth_BW = truth_B[:, None].expand(-1, best_QCN.shape[2])
     surprise_BW = functional.cross_entropy(best_QCN / temperature, truth_BW, reduction="none")
     weight_BW = weight_BW.to(surprise_BW.dtype)
-    weight = weight_BW.sum()
-    if len(among.text) > len(text):
-        weight = mean_over_processes(weight)  # a process with more words counts for more
+    weight = among.mean_over_processes(weight_BW.sum())  # a process with more words counts for more
     return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight.clamp_min(1e-8)}
 
 

@@ -35,7 +35,7 @@ def global_contrast(
     among = among or candidates(video, text)
     check_pooled(among.video, among.text)
     similarity_TV = _cosines(among.video, text)
-    rows_VT = similarity_TV.T if among.text is text else _cosines(video, among.text).T
+    rows_VT = similarity_TV.T if among.are(video, text) else _cosines(video, among.text).T
     text_rows = info_nce(similarity_TV, temperature, among.first)
     return {"global_loss": text_rows + info_nce(rows_VT, temperature, among.first)}
 

@@ -30,11 +30,25 @@ class Candidates:
     Attributes:
         video, text: all candidates of either side, paired row by row.
         first: where this process's own items start in them.
+        processes: whose items they are; each holds the same candidates.
     """
 
     video: Encoded
     text: Encoded
     first: int = 0
+    processes: int = 1
+
+    def are(self, video: Encoded, text: Encoded) -> bool:
+        """Whether they are this very batch, so that both directions may share one matrix of scores."""
+        return self.video is video and self.text is text
+
+    def mean_over_processes(self, value: Tensor) -> Tensor:
+        """Of a tensor that no gradient flows through."""
+        if self.processes == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.processes
 
 
 def candidates(video: Encoded, text: Encoded, negatives: Negatives = "local") -> Candidates:
@@ -52,16 +66,8 @@ def candidates(video: Encoded, text: Encoded, negatives: Negatives = "local") ->
         raise InputError(f"{len(video)} videos against {len(text)} captions", "a training batch pairs them row by row")
     if negatives == "local" or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Candidates(video, text)
-    return Candidates(_gather(video), _gather(text), first=dist.get_rank() * len(video))
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Of a tensor that no gradient flows through; as it is where there is one process."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    first, processes = dist.get_rank() * len(video), dist.get_world_size()
+    return Candidates(_gather(video), _gather(text), first, processes)
 
 
 def _gather(encoded: Encoded) -> Encoded:

@@ -100,7 +100,7 @@ def region_word_loss(
     """
     among = among or candidates(video, text)
     if settings.form == "paper":
-        if among.video is video and among.text is text:
+        if among.are(video, text):
             scores = region_word_scores(video=video, text=text, settings=settings)
             return _nce_both(scores.v2l, scores.l2v.T, settings, among.first)
         # Each direction is contrasted along its own queries, so nothing is computed that is not used.
@@ -110,7 +110,7 @@ def region_word_loss(
     rows_VT = _sum(video, among.text, settings)
     if settings.local_loss == "kl_row":
         return {"local_loss": kl_row(rows_VT, settings.temperature, among.first)}
-    rows_TV = rows_VT.T if among.video is video and among.text is text else _sum(among.video, text, settings).T
+    rows_TV = rows_VT.T if among.are(video, text) else _sum(among.video, text, settings).T
     return _nce_both(rows_VT, rows_TV, settings, among.first)
 
 

@@ -100,7 +100,7 @@ def fused_is_better(
     sizes = video.tokens.shape[1], text.tokens.shape[1], video.tokens.shape[2]
     kind = settings.form, settings.refine, v2l, l2v
     trained = torch.is_grad_enabled() and (video.tokens.requires_grad or text.tokens.requires_grad)
-    # Captions share a kernel with those of the next power of two, videos with those of as many tiles of rows.
+    # Tokens share a kernel with those of the next power of two; where an item takes several tiles, one like theirs.
     rounded = tuple(max(16, 1 << (size - 1).bit_length()) for size in sizes)
     return _passes(video.tokens.device, video.tokens.dtype, rounded, kind, trained)
 

@@ -21,6 +21,7 @@ from regionvlp.errors import InputError, WeightsError, first_line
 from regionvlp.hub import hub_files
 from regionvlp.models.region_encoder import RegionEncoder
 from regionvlp.models.text_encoder import TextEncoder
+from regionvlp.weights_files import unreadable
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(f"cannot read weights {file}: {first_line(error)}", "fetch the file again") from None
+        raise unreadable(file, error) from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(f"{file} is not a plain table of tensors", "give a state dict, not a training checkpoint")
     return found
