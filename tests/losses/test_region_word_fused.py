@@ -177,10 +177,10 @@ def test_on_a_gpu_scores_and_gradients_are_those_of_the_lean_form(name: str, sha
         loss = (scores.v2l * probe[0] + scores.l2v * probe[1]).sum()
         results += [*scores, *torch.autograd.grad(loss, (video.tokens, text.tokens))]
     for ours, theirs in zip(found[:2], expected[:2], strict=True):
-        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=5e-4)
     for ours, theirs in zip(found[2:], expected[2:], strict=True):
         assert ours.dtype is torch.bfloat16
-        assert (ours.double() - theirs.double()).norm() <= 3e-2 * theirs.double().norm()
+        assert (ours.double() - theirs.double()).norm() <= 2e-2 * theirs.double().norm()
 
 
 @pytest.mark.gpu
