@@ -22,9 +22,9 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ablate": ("regionvlp.pipelines.ablate", "Train variants of a run with several seeds, and compare them."),
-    "bench": ("regionvlp.pipelines.bench", "Measure parts of regionvlp against a named baseline."),
-    "demo": ("regionvlp.pipelines.demo", "Render, extract, train, measure and draw a small world."),
+    "ablate": ("regionvlp.pipelines.ablate.command", "Train variants of a run with several seeds, and compare them."),
+    "bench": ("regionvlp.pipelines.bench.command", "Measure parts of regionvlp against a named baseline."),
+    "demo": ("regionvlp.pipelines.toy.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
@@ -32,8 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
     "profile": ("regionvlp.pipelines.profile", "Count the parameters and FLOPs of a configuration, detector included."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
-    "toyworld": ("regionvlp.pipelines.render", "Render captioned clips of moving shapes."),
-    "train-toy-detector": ("regionvlp.pipelines.toy_detector", "Train the tiny detector that comes along."),
+    "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),
+    "train-toy-detector": ("regionvlp.pipelines.toy.detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
     "weights": ("regionvlp.pipelines.weights", "List, fetch, convert and describe weights."),
 }

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from regionvlp.extract.estimate import Estimate, estimate
+from regionvlp.extract.run.estimate import Estimate, estimate
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import Source
 from regionvlp.pipelines.output import console_for, human_bytes, human_time, write_json

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from regionvlp.checkpoints import Checkpoint, load_checkpoint
+from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
 from regionvlp.config import validate
 from regionvlp.data.captions import CaptionFormat, Queries, kind_of
 from regionvlp.data.settings import SourceSettings
@@ -22,10 +22,10 @@ from regionvlp.evaluation.retrieval import public_metrics, run_retrieval
 from regionvlp.evaluation.tables import comparison_table
 from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
 from regionvlp.progress import ProgressBar
-from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest
-from regionvlp.training import checkpoint as files
-from regionvlp.training.weights import WEIGHTS
+from regionvlp.training import saving as files
+from regionvlp.training.config import RunConfig
+from regionvlp.weights.modules import WEIGHTS
 
 RUNS = Path("runs")
 

@@ -10,8 +10,8 @@ import click
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import InputError
-from regionvlp.extract.job import parse_task
-from regionvlp.extract.launch import Outcome, extract_folder
+from regionvlp.extract.launch.launch import Outcome, extract_folder
+from regionvlp.extract.run.job import parse_task
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import open_source
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json

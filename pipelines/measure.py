@@ -1,7 +1,7 @@
 """Measures a trained model: retrieval, and grounding where the captions' file knows the true boxes.
 
 In: a checkpoint and captioned videos. Out: :class:`Results`. Boxes are known where the captions are JSON lines as the
-toy world writes them (see :func:`regionvlp.pipelines.toyworld.write_clips`).
+toy world writes them (see :func:`regionvlp.pipelines.toy.world.write_clips`).
 
 Shape letters: V videos, F frames, R regions, W words, D joint width.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regionvlp.checkpoints import Checkpoint
+from regionvlp.checkpoints.folder import Checkpoint
 from regionvlp.data.dataset import RegionTextDataset
 from regionvlp.data.settings import SourceSettings
 from regionvlp.data.sources import collate_for, open_source

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from regionvlp.config import merge
 from regionvlp.errors import InputError
-from regionvlp.shards.files import replacing
+from regionvlp.store.files import replacing
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from regionvlp.config import load_config, merge, parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError
 from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
-from regionvlp.run_config import RunConfig
+from regionvlp.training.config import RunConfig
 
 
 def _options(command: CommandT) -> CommandT:
@@ -72,7 +72,7 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
-    from regionvlp.pipelines.run import describe, prepare, train
+    from regionvlp.training.run import describe, prepare, train
 
     console = console_for(json_path)
     prepared = prepare(config)

@@ -29,8 +29,8 @@ from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, Text
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
 from regionvlp.pipelines.output import console_for, json_option, many, write_json
-from regionvlp.run_config import RunConfig
-from regionvlp.tasks import LossSettings
+from regionvlp.systems.demovlp import LossSettings
+from regionvlp.training.config import RunConfig
 from regionvlp.training.settings import split_batch
 
 BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have

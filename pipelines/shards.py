@@ -90,7 +90,7 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
     Nothing is deleted: bad files go into SHARDS/set-aside. Exit code 1 where nothing can do a bad shard again.
     """
     from regionvlp.shards import read_plan
-    from regionvlp.shards.repair import repair
+    from regionvlp.store.repair import repair
 
     done = repair(shards, dry_run=dry_run)
     console = console_for(json_path)
@@ -120,7 +120,7 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
 @click.argument("shards", type=click.Path(path_type=Path))
 def card_command(shards: Path) -> int:
     """Write the dataset card of SHARDS, its README.md; one that was edited is left alone."""
-    from regionvlp.extract.card import CARD_NAME, write_card
+    from regionvlp.extract.run.card import CARD_NAME, write_card
 
     if not write_card(shards):
         raise InputError(f"{shards / CARD_NAME} was edited, so it is left as it is", "move it away to have a new one")

@@ -70,7 +70,7 @@ def _pictures(folder: Path, reader: ShardReader, source: Source, video_ids: Sequ
         InputError: a video is not in ``source``, or is not the one that was extracted.
     """
     from regionvlp.extract.sources.scratch import Scratch
-    from regionvlp.shards.plan import UNKNOWN, PlanRow, read_plan
+    from regionvlp.store.plan import UNKNOWN, PlanRow, read_plan
     from regionvlp.video import READERS, read_frames
 
     manifest, rows = reader.manifest, dict[str, PlanRow]()

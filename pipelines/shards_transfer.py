@@ -42,7 +42,7 @@ def import_npz(folder: Path, out: Path, json_path: str | None, **options: Any) -
 
     Run again, it goes on where it stopped. A broken file fails its video, which is listed and never replaced.
     """
-    from regionvlp.shards import public_npz
+    from regionvlp.shards.interop import public_npz
 
     found = public_npz.find_videos(folder)
     console = console_for(json_path)
@@ -69,7 +69,7 @@ def import_butd(files: tuple[Path, ...], out: Path, json_path: str | None, **opt
     Lines have 10 columns, 6 (image_id image_w image_h num_boxes boxes features), or a first line with their names. Run
     again, it goes on where it stopped.
     """
-    from regionvlp.shards import butd
+    from regionvlp.shards.interop import butd
 
     with ProgressBar("look through", "bytes", "MB") as bar:
         bar.begin(sum(path.stat().st_size for path in files if path.is_file()))
@@ -96,7 +96,8 @@ def export_npz(shards: Path, folder: Path, compress: bool, json_path: str | None
 
     Run again, it writes the files that are missing.
     """
-    from regionvlp.shards import open_shards, public_npz
+    from regionvlp.shards import open_shards
+    from regionvlp.shards.interop import public_npz
 
     reader, console = open_shards(shards), console_for(json_path)
     if folder.exists() and not folder.is_dir():
@@ -123,7 +124,8 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
 
     Shard by shard: run again, it does those that are missing.
     """
-    from regionvlp.shards import Manifest, convert, inspect
+    from regionvlp.shards import Manifest, inspect
+    from regionvlp.shards.interop import convert
 
     if not shards.is_dir():
         raise InputError(f"no shard folder at {shards}", "check the path")
@@ -156,7 +158,7 @@ def _manifest(
 ) -> Manifest:
     """The manifest of ``out``, created if need be: what was given, else what is there, else the defaults."""
     from regionvlp.shards import Manifest
-    from regionvlp.shards.manifest import MANIFEST_NAME
+    from regionvlp.store.manifest import MANIFEST_NAME
 
     there: dict[str, Any] = {}
     if (out / MANIFEST_NAME).is_file():
@@ -179,7 +181,7 @@ def _fill(
 ) -> None:
     """Plans, reads and writes; then says what the folder holds."""
     from regionvlp.shards import inspect
-    from regionvlp.shards.filling import extend_plan, fill_shards
+    from regionvlp.shards.interop.filling import extend_plan, fill_shards
 
     console = console_for(json_path)
     plan = extend_plan(out, list(rows), manifest.shard_size)

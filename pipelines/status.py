@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from regionvlp.extract.status import InFlight, Status, folder_status
+from regionvlp.extract.run.status import InFlight, Status, folder_status
 from regionvlp.pipelines.output import (
     console_for,
     counted_table,

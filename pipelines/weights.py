@@ -126,7 +126,7 @@ def convert_group() -> None:
 @json_option
 def convert_demovlp_command(json_path: str | None, file: Path, out: Path, **options: Any) -> None:
     """Make a checkpoint folder of a checkpoint of the public DemoVLP code, for 'regionvlp eval' and 'finetune'."""
-    from regionvlp.public_checkpoints import convert_demovlp
+    from regionvlp.checkpoints.public.demovlp import convert_demovlp
 
     made = convert_demovlp(file, out, **options)
     console = console_for(json_path)

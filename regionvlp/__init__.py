@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from regionvlp.checkpoints import load_checkpoint as load_checkpoint
+    from regionvlp.checkpoints.folder import load_checkpoint as load_checkpoint
     from regionvlp.regions import VideoRegions as VideoRegions
     from regionvlp.shards import open_shards as open_shards
 
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "VideoRegions": "regionvlp.regions",
-    "load_checkpoint": "regionvlp.checkpoints",
+    "load_checkpoint": "regionvlp.checkpoints.folder",
     "open_shards": "regionvlp.shards",
 }
 

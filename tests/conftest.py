@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionvlp.pipelines.toyworld import write_mp4
+from regionvlp.pipelines.toy.world import write_mp4
 
+pytest_plugins = ["shard_sets"]  # fabricated shard sets, for tests of store, shards and weights alike
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = Path(os.environ.get("REGIONVLP_DATA", REPOSITORY.parent / "shared" / "data"))
 

@@ -24,9 +24,9 @@ from regionvlp.extract.detector.hub_config import read_hub_config
 from regionvlp.extract.detector.registry import SETTINGS_NAME, DetectorFiles, open_detector
 from regionvlp.extract.detector.vocabulary import FILE_NAMES, beside, read_names
 from regionvlp.extract.detector.weights import Weights, load_weights
-from regionvlp.folders import check_new, new_folder
-from regionvlp.shards.files import sha256_of
-from regionvlp.weights_files import check_weights_file
+from regionvlp.store.files import sha256_of
+from regionvlp.store.folders import check_new, new_folder
+from regionvlp.weights.kinds import check_weights_file
 
 CONFIG_NAME = "config.yaml"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from regionvlp.errors import InputError, WeightsError
-from regionvlp.shards.files import publish, sha256_of
+from regionvlp.store.files import publish, sha256_of
 
 ATTEMPTS = 4
 PIECE = 1 << 18

@@ -26,9 +26,9 @@ from regionvlp.extract.detector.registry import (
     where_is,
 )
 from regionvlp.extract.detector.vocabulary import FILE_NAMES, read_names
-from regionvlp.folders import check_new
-from regionvlp.hub import Unreachable, hub_files, offline
-from regionvlp.shards.files import replacing, sha256_of
+from regionvlp.store.files import replacing, sha256_of
+from regionvlp.store.folders import check_new
+from regionvlp.weights.hub import Unreachable, hub_files, offline
 
 log = logging.getLogger(__name__)
 

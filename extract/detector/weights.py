@@ -30,9 +30,9 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
-from regionvlp.torch_files import read_torch_file, state_dict_of
-from regionvlp.unpickle import read_arrays, state_dict_in
-from regionvlp.weights_files import DETECTOR, check_weights_file, stranger, unreadable
+from regionvlp.weights.array_pickle import read_arrays, state_dict_in
+from regionvlp.weights.kinds import DETECTOR, check_weights_file, stranger, unreadable
+from regionvlp.weights.torch_files import read_torch_file, state_dict_of
 
 log = logging.getLogger(__name__)
 

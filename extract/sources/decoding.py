@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from regionvlp.errors import VideoError
 from regionvlp.extract.sources.scratch import Scratch
 from regionvlp.extract.sources.source import Source
-from regionvlp.shards.plan import PlanRow
+from regionvlp.store.plan import PlanRow
 
 if TYPE_CHECKING:
     from regionvlp.extract.settings import VideoSettings

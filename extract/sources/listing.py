@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from regionvlp.errors import InputError
-from regionvlp.shards.plan import VIDEO_SCHEMA
+from regionvlp.store.plan import VIDEO_SCHEMA
 from regionvlp.video.find import refuse_bad_ids
 
 _ROWS_AT_ONCE = 65536

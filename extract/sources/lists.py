@@ -13,7 +13,7 @@ from regionvlp.extract.sources import listing, names
 from regionvlp.extract.sources.names import Form
 from regionvlp.extract.sources.source import Source
 from regionvlp.extract.sources.tables import Table
-from regionvlp.shards.plan import UNKNOWN
+from regionvlp.store.plan import UNKNOWN
 
 
 def scan(source: Source) -> pa.Table:

@@ -11,7 +11,7 @@ from regionvlp.errors import InputError
 from regionvlp.extract.sources import remote
 from regionvlp.extract.sources.lookup import is_there
 from regionvlp.extract.sources.source import Source
-from regionvlp.shards.plan import PlanTable
+from regionvlp.store.plan import PlanTable
 
 _LOOKED_AT = 200
 _LOOKED_AT_REMOTE = 8  # each costs requests

@@ -15,7 +15,7 @@ from typing import Any
 
 from regionvlp.errors import InputError
 from regionvlp.extract.sources import remote
-from regionvlp.shards.plan import UNKNOWN
+from regionvlp.store.plan import UNKNOWN
 from regionvlp.video.find import is_wanted, walk_files
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")

@@ -8,7 +8,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from regionvlp.errors import InputError
-from regionvlp.shards.plan import UNKNOWN
+from regionvlp.store.plan import UNKNOWN
 
 # What the network libraries behind fsspec raise is not always an OSError.
 ERRORS = (Exception,)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regionvlp.errors import InputError
-from regionvlp.shards.files import remove_leftovers, temporary_path
+from regionvlp.store.files import remove_leftovers, temporary_path
 
 _NAME = "regionvlp-clips"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}

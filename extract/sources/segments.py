@@ -16,7 +16,7 @@ from regionvlp.extract.sources import listing, names, times
 from regionvlp.extract.sources.lookup import MEDIA_SUFFIX
 from regionvlp.extract.sources.source import Source
 from regionvlp.extract.sources.tables import Table
-from regionvlp.shards.plan import UNKNOWN
+from regionvlp.store.plan import UNKNOWN
 
 STARTS = (
     *("start", "start_time", "start time", "start_timestamp", "start_sec", "start_seconds", "start_s", "t_start"),

@@ -18,7 +18,7 @@ from regionvlp.errors import RegionVLPError, VideoError
 from regionvlp.extract.sources import remote
 from regionvlp.extract.sources.lookup import find_file, find_url
 from regionvlp.extract.sources.scratch import DISK_FULL, Scratch
-from regionvlp.shards.plan import UNKNOWN, PlanRow
+from regionvlp.store.plan import UNKNOWN, PlanRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -51,13 +51,14 @@ def load_captions(
         format: ``csv`` and ``jsonl`` name the two kinds of plain file, ``msrvtt`` the data set. ``auto`` decides by
             name: a folder, or one of MSR-VTT's own JSON files, is ``msrvtt``; else the suffix says.
         split: keep only this part. For MSR-VTT ``<split>-<part>`` such as ``1ka-test`` (see
-            :func:`regionvlp.data.annotations.msrvtt.load_msrvtt`). A plain file without a split column is one part.
+            :func:`regionvlp.data.datasets.msrvtt.load_msrvtt`). A plain file without a split column is one part.
         queries: which of a clip's captions; for MSR-VTT only.
 
     Raises:
         InputError: the file is missing, is not of the format, or holds no such split.
     """
-    from regionvlp.data.annotations import msrvtt, tabular
+    from regionvlp.data import tables as tabular
+    from regionvlp.data.datasets import msrvtt
 
     if format not in get_args(CaptionFormat):
         raise InputError(f"unknown caption format '{format}'", nearest(format, get_args(CaptionFormat)))
@@ -76,7 +77,7 @@ def load_captions(
 
 def kind_of(path: Path, format: CaptionFormat = "auto") -> CaptionFormat:
     """What ``auto`` means for a path: a folder, or one of MSR-VTT's own JSON files, is ``msrvtt``; else by suffix."""
-    from regionvlp.data.annotations.msrvtt import SENTENCE_FILES
+    from regionvlp.data.datasets.msrvtt import SENTENCE_FILES
 
     if format != "auto":
         return format

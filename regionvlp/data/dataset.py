@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from regionvlp.data.captions import EXAMPLES, Caption
-from regionvlp.data.content_words import ContentWords, WordWeights
 from regionvlp.data.sampling import Sampling, choose_frames
 from regionvlp.data.settings import DataSettings
-from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.data.text.content_words import ContentWords, WordWeights
+from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import VideoRegions, cast_features, location_vectors
 

@@ -50,7 +50,7 @@ class DataSettings(Config):
         text_length: at most so many tokens, the two special ones included.
         pad_text: pad each batch to ``text_length`` (the public code does) instead of to its longest text.
         words: ``all`` words of a caption, or only its ``nouns_and_verbs`` (DemoVLP's select-token ablation; needs the
-            tagger of :mod:`regionvlp.data.content_words`).
+            tagger of :mod:`regionvlp.data.text.content_words`).
         pairs: in training, one sample per video with one of its captions at random, or one per caption.
         sampling: how training draws frames; ``legacy`` is the public code's way.
         in_memory: read every video once, before the first step, and keep it; for sets that memory holds.

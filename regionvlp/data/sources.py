@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
-from regionvlp.data.content_words import ContentWords, WordWeights
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.settings import DataSettings, SourceSettings
-from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.data.text.content_words import ContentWords, WordWeights
+from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
 from regionvlp.regions import VideoRegions
 

@@ -13,9 +13,9 @@ from regionvlp.losses.contrastive import global_similarity as global_similarity
 from regionvlp.losses.contrastive import info_nce as info_nce
 from regionvlp.losses.gather import Candidates as Candidates
 from regionvlp.losses.gather import candidates as candidates
-from regionvlp.losses.region_word import region_word_loss as region_word_loss
-from regionvlp.losses.region_word import region_word_scores as region_word_scores
-from regionvlp.losses.region_word import region_word_similarity as region_word_similarity
-from regionvlp.losses.region_word_settings import REGION_WORD_PRESETS as REGION_WORD_PRESETS
-from regionvlp.losses.region_word_settings import RegionWordScores as RegionWordScores
-from regionvlp.losses.region_word_settings import RegionWordSettings as RegionWordSettings
+from regionvlp.losses.region_word.alignment import region_word_loss as region_word_loss
+from regionvlp.losses.region_word.alignment import region_word_scores as region_word_scores
+from regionvlp.losses.region_word.alignment import region_word_similarity as region_word_similarity
+from regionvlp.losses.region_word.settings import REGION_WORD_PRESETS as REGION_WORD_PRESETS
+from regionvlp.losses.region_word.settings import RegionWordScores as RegionWordScores
+from regionvlp.losses.region_word.settings import RegionWordSettings as RegionWordSettings

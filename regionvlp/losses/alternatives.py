@@ -15,7 +15,7 @@ from torch.nn import functional
 from regionvlp.errors import InputError
 from regionvlp.losses.contrastive import info_nce
 from regionvlp.losses.gather import Candidates, candidates
-from regionvlp.losses.region_word_settings import RegionWordScores
+from regionvlp.losses.region_word.settings import RegionWordScores
 from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import (
     UnitTokens,

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from regionvlp.errors import InputError, WeightsError, first_line
-from regionvlp.hub import hub_files
 from regionvlp.models.region_encoder import RegionEncoder
 from regionvlp.models.text_encoder import TextEncoder
-from regionvlp.weights_files import unreadable
+from regionvlp.weights.hub import hub_files
+from regionvlp.weights.kinds import unreadable
 
 log = logging.getLogger(__name__)
 

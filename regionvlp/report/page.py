@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from regionvlp.shards.files import replacing
+from regionvlp.store.files import replacing
 
 _environment = Environment(
     loader=PackageLoader("regionvlp.report", "."),

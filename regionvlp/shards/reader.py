@@ -25,10 +25,10 @@ from regionvlp.shards.codec import check_counts, dequantise, video_regions
 from regionvlp.shards.datafile import DataFile
 from regionvlp.shards.formats import Layout, format_of
 from regionvlp.shards.index import VideoIndex, build_index
-from regionvlp.shards.manifest import Manifest
-from regionvlp.shards.plan import PlanTable, read_plan
-from regionvlp.shards.receipts import Failure, read_receipts
 from regionvlp.shards.schema import SCALE
+from regionvlp.store.manifest import Manifest
+from regionvlp.store.plan import PlanTable, read_plan
+from regionvlp.store.receipts import Failure, read_receipts
 
 _BATCH = {"features", SCALE, "boxes", "scores", "num_regions", "image_size"}
 

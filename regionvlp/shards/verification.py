@@ -13,13 +13,13 @@ from pathlib import Path
 from regionvlp.errors import InputError, ShardError
 from regionvlp.shards.codec import video_regions
 from regionvlp.shards.datafile import DataFile
-from regionvlp.shards.files import in_use, is_temporary, sha256_of
 from regionvlp.shards.formats import Layout, format_of
 from regionvlp.shards.index import build_index
-from regionvlp.shards.manifest import MANIFEST_NAME, Manifest
-from regionvlp.shards.plan import PLAN_NAME, PlanTable, read_plan
-from regionvlp.shards.receipts import Receipt, data_files, finished_shards, names_shard, receipt_path
 from regionvlp.shards.schema import find_problem
+from regionvlp.store.files import in_use, is_temporary, sha256_of
+from regionvlp.store.manifest import MANIFEST_NAME, Manifest
+from regionvlp.store.plan import PLAN_NAME, PlanTable, read_plan
+from regionvlp.store.receipts import Receipt, data_files, finished_shards, names_shard, receipt_path
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from typing import Any, Self
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.codec import stored_columns
-from regionvlp.shards.files import (
+from regionvlp.shards.formats import DataWriter, format_of
+from regionvlp.shards.schema import check_regions
+from regionvlp.store.files import (
     flush_and_sum,
     has_no_links,
     publish,
@@ -29,10 +31,8 @@ from regionvlp.shards.files import (
     sha256_of,
     temporary_path,
 )
-from regionvlp.shards.formats import DataWriter, format_of
-from regionvlp.shards.manifest import Manifest
-from regionvlp.shards.receipts import Failure, Partial, Receipt, data_files, library_versions, receipt_path
-from regionvlp.shards.schema import check_regions
+from regionvlp.store.manifest import Manifest
+from regionvlp.store.receipts import Failure, Partial, Receipt, data_files, library_versions, receipt_path
 
 
 class ShardDoneError(ShardError):

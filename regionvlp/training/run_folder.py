@@ -22,8 +22,8 @@ import yaml
 from regionvlp import __version__
 from regionvlp.config import flatten, read_yaml
 from regionvlp.errors import InputError
-from regionvlp.shards.files import is_temporary, replacing
-from regionvlp.training.checkpoint import checkpoints, latest, step_of
+from regionvlp.store.files import is_temporary, replacing
+from regionvlp.training.saving import checkpoints, latest, step_of
 
 CONFIG = "config.yaml"
 RECORD = "run.json"

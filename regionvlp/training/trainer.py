@@ -23,7 +23,7 @@ from torch import nn
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.progress import ProgressBar
-from regionvlp.training import checkpoint
+from regionvlp.training import saving as checkpoint
 from regionvlp.training.best import Best, better, judged_by
 from regionvlp.training.distributed import World
 from regionvlp.training.interrupts import Interrupts
@@ -35,7 +35,7 @@ from regionvlp.training.scalars import StepScalars
 from regionvlp.training.settings import OptimSettings, TrainSettings, is_due
 from regionvlp.training.step import Gradients
 from regionvlp.training.timer import StepTimer
-from regionvlp.training.weights import DamagedCheckpointError, load_weights
+from regionvlp.weights.modules import DamagedCheckpointError, load_weights
 
 logger = logging.getLogger(__name__)
 

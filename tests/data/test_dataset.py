@@ -16,7 +16,7 @@ from regionvlp.data.dataset import Collate, RegionTextDataset, RegionVideos
 from regionvlp.data.loading import read_batches
 from regionvlp.data.settings import DataSettings
 from regionvlp.data.sources import collate_for, open_source
-from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import ConfigError, InputError, ShardError
 from regionvlp.regions import FrameRegions, VideoRegions, location_vectors
 

@@ -14,7 +14,7 @@ from regionvlp.config import validate
 from regionvlp.data.captions import Caption
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.settings import DataSettings
-from regionvlp.data.tokenizer import TextTokenizer
+from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
 from regionvlp.evaluation.retrieval import fuse_similarities, run_retrieval
 from regionvlp.models.encoded import Encoded

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from regionvlp.config import load_config
-from regionvlp.extract.launch import extract_folder
+from regionvlp.extract.launch.launch import extract_folder
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.shards import open_shards, verify
 

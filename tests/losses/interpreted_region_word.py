@@ -15,10 +15,11 @@ import torch
 from _pytest.mark import ParameterSet
 from torch import Tensor
 
-from regionvlp.losses import REGION_WORD_PRESETS, RegionWordScores, RegionWordSettings, region_word_fused
-from regionvlp.losses.region_word import region_word_scores
-from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
-from regionvlp.losses.region_word_lean import lean_scores
+from regionvlp.losses import REGION_WORD_PRESETS, RegionWordScores, RegionWordSettings
+from regionvlp.losses.region_word import fused as region_word_fused
+from regionvlp.losses.region_word.alignment import region_word_scores
+from regionvlp.losses.region_word.fused import Plan, fused_is_better, fused_obstacle, fused_scores
+from regionvlp.losses.region_word.lean import lean_scores
 from regionvlp.models import Encoded
 
 SETTINGS = {

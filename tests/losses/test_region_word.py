@@ -14,11 +14,11 @@ from regionvlp.errors import InputError
 from regionvlp.losses import (
     REGION_WORD_PRESETS,
     RegionWordSettings,
-    region_word_lean,
     region_word_loss,
     region_word_scores,
     region_word_similarity,
 )
+from regionvlp.losses.region_word import lean as region_word_lean
 from regionvlp.models import Encoded
 
 SETTINGS = {

@@ -15,9 +15,9 @@ import torch
 
 from regionvlp.errors import ConfigError
 from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_loss
-from regionvlp.losses.region_word import region_word_scores
-from regionvlp.losses.region_word_fused import Plan, fused_is_better, fused_obstacle, fused_scores
-from regionvlp.losses.region_word_lean import lean_scores
+from regionvlp.losses.region_word.alignment import region_word_scores
+from regionvlp.losses.region_word.fused import Plan, fused_is_better, fused_obstacle, fused_scores
+from regionvlp.losses.region_word.lean import lean_scores
 from regionvlp.models import Encoded
 
 not_interpreting = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton is told to interpret")
@@ -80,7 +80,7 @@ def test_elsewhere_the_lean_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
 def test_either_switch_of_torch_shortens_float32() -> None:
     """After the newer one torch refuses to answer by the older; in a process of its own, since that stays."""
     asked = (
-        "from regionvlp.losses.region_word_fused import _may_shorten as asked; import torch; print(asked(), end=' ')"
+        "from regionvlp.losses.region_word.fused import _may_shorten as asked; import torch; print(asked(), end=' ')"
     )
     newer = "torch.backends.cuda.matmul.fp32_precision = 'tf32'; print(asked())"
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
@@ -96,7 +96,7 @@ def compiled(
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from regionvlp.losses import region_word_kernels
+    from regionvlp.losses.region_word import kernels as region_word_kernels
 
     function = getattr(region_word_kernels, kernel)
     plan = Plan.of(max(shape[:2]), min(shape[:2]), shape[2])

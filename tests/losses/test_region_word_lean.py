@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_lean, region_word_loss
-from regionvlp.losses.region_word import region_word_scores
-from regionvlp.losses.region_word_lean import lean_scores
+from regionvlp.losses import REGION_WORD_PRESETS, RegionWordSettings, region_word_loss
+from regionvlp.losses.region_word import lean as region_word_lean
+from regionvlp.losses.region_word.alignment import region_word_scores
+from regionvlp.losses.region_word.lean import lean_scores
 from regionvlp.models import Encoded
-from regionvlp.pipelines.bench_rwa_baseline import einsum_scores, expanded_scores
+from regionvlp.pipelines.bench.rwa_baseline import einsum_scores, expanded_scores
 
 COUNTED = ("valid", "padded")
 PUBLIC = [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regionvlp.losses import REGION_WORD_PRESETS, global_similarity
 from regionvlp.models import DualEncoder, TextEncoder, TextEncoderSettings
-from regionvlp.tasks import DemoVLP, LossSettings
+from regionvlp.systems.demovlp import DemoVLP, LossSettings
 
 from .demovlp_case import EXACT, DemovlpCase, close, gradients_close
 from .discovery import Case, cases

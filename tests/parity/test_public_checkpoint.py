@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from regionvlp.checkpoints.public.demovlp import read_public_demovlp
 from regionvlp.losses import REGION_WORD_PRESETS
-from regionvlp.public_checkpoints import read_public_demovlp
-from regionvlp.tasks import DemoVLP, LossSettings, build_task
+from regionvlp.systems.demovlp import DemoVLP, LossSettings, build_task
 
 from .demovlp_case import DemovlpCase, close, within_relative
 from .discovery import Case, cases

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from regionvlp.config import load_config
-from regionvlp.extract.launch import extract_folder
+from regionvlp.extract.launch.launch import extract_folder
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.pipelines import toyworld
+from regionvlp.pipelines.toy import world as toyworld
 
 Edit = Callable[..., Path]
 

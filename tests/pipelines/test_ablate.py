@@ -22,11 +22,11 @@ from regionvlp.config import load_config, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.evaluation.tables import paper_ablations
-from regionvlp.pipelines import ablation_table
-from regionvlp.pipelines.ablate import _nothing_done, _plan
-from regionvlp.pipelines.ablation_variants import LOSS_NAMES, build_variants
+from regionvlp.pipelines.ablate import table as ablation_table
+from regionvlp.pipelines.ablate.command import _nothing_done, _plan
+from regionvlp.pipelines.ablate.variants import LOSS_NAMES, build_variants
 from regionvlp.pipelines.cli import run
-from regionvlp.run_config import RunConfig
+from regionvlp.training.config import RunConfig
 
 Edit = Callable[..., Path]
 SHORT = ("--set", "train.max_steps=2", "--set", "train.eval_every=never")
@@ -331,7 +331,7 @@ def test_nouns_and_verbs_need_a_tagger(
     def missing() -> Any:
         raise InputError("there is no tagger", "get one")
 
-    monkeypatch.setattr("regionvlp.pipelines.run.nltk_tagger", missing)
+    monkeypatch.setattr("regionvlp.training.run.nltk_tagger", missing)
     for needing in ("rwa_select_token", "taco_idf"):
         arguments = ["--over", f"loss=rwa,{needing}", "--out", str(tmp_path / "out")]
         assert run(["ablate", "--config", str(recipe()), *arguments]) == 2

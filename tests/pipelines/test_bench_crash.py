@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from regionvlp.pipelines.bench_crash import rows_of
+from regionvlp.pipelines.bench.crash import rows_of
+from regionvlp.pipelines.bench.crashing import LAUNCHERS, PHASES, Attack, Kill, Ring, differences
+from regionvlp.pipelines.bench.fork_server import ForkServer
 from regionvlp.pipelines.cli import run
-from regionvlp.pipelines.crashing import LAUNCHERS, PHASES, Attack, Kill, Ring, differences
-from regionvlp.pipelines.fork_server import ForkServer
 
 DETECTORS = Path(__file__).resolve().parents[1] / "extract"
 # Halves would bring torch along.
 OPTIONS = ("--set", "detector.factory=faults.arithmetic:make", "--set", "shards.dtype=float32")
 IMPORTS = (
     "regionvlp.pipelines.extract",
-    "regionvlp.extract.session",
+    "regionvlp.extract.run.session",
     "regionvlp.shards.hdf5",
     "regionvlp.shards.parquet",
 )

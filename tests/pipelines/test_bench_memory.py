@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regionvlp.pipelines.bench_memory import MemoryCurve, sparkline, watch
+from regionvlp.pipelines.bench.memory import MemoryCurve, sparkline, watch
 from regionvlp.pipelines.cli import run
 from regionvlp.video import DecodePool, child
 

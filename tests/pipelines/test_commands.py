@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import regionvlp
-from regionvlp.pipelines import demo
 from regionvlp.pipelines.cli import run
+from regionvlp.pipelines.toy import demo
 
 MakeClip = Callable[..., Path]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionvlp.pipelines import toyworld
 from regionvlp.pipelines.cli import run
+from regionvlp.pipelines.toy import world as toyworld
 
 PLAIN_CAPTIONS = 3720343806  # checksum of the captions that published figures were measured on
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 import yaml
 
-from regionvlp.checkpoints import load_checkpoint
+from regionvlp.checkpoints.folder import load_checkpoint
 from regionvlp.config import load_config, validate
 from regionvlp.data.sources import open_source
 from regionvlp.pipelines.cli import run
-from regionvlp.pipelines.run import prepare
 from regionvlp.regions import VideoRegions
-from regionvlp.run_config import RunConfig
 from regionvlp.shards import Manifest, ShardWriter
+from regionvlp.training.config import RunConfig
 from regionvlp.training.logbook import read_log
+from regionvlp.training.run import prepare
 
 Edit = Callable[..., Path]
 

@@ -16,7 +16,7 @@ import regionvlp
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter, check_regions, open_shards
-from regionvlp.shards.receipts import Receipt, receipt_path
+from regionvlp.store.receipts import Receipt, receipt_path
 
 MakeVideo = Callable[..., VideoRegions]
 MakeManifest = Callable[..., Manifest]

@@ -14,14 +14,14 @@ from tiny_run import TinyData, TinyTask, collate, tiny_trainer
 from torch import nn
 
 from regionvlp.errors import ConfigError, InputError, WeightsError
-from regionvlp.training import checkpoint
+from regionvlp.training import saving as checkpoint
 from regionvlp.training.distributed import World
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import read_log
 from regionvlp.training.scalars import NonFiniteLossError
 from regionvlp.training.settings import OptimSettings, TrainSettings
 from regionvlp.training.trainer import Trainer
-from regionvlp.training.weights import WEIGHTS
+from regionvlp.weights.modules import WEIGHTS
 
 # 20 steps of TinyTask with AdamW, clipping and a decay after the second epoch. A change that is not meant to alter
 # the computation must not alter these numbers.

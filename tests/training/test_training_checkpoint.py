@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from regionvlp.errors import InputError, WeightsError
-from regionvlp.shards.files import temporary_path
-from regionvlp.training import checkpoint
+from regionvlp.store.files import temporary_path
+from regionvlp.training import saving as checkpoint
 from regionvlp.training.best import Best
-from regionvlp.training.weights import WEIGHTS, DamagedCheckpointError, load_weights, save_weights
+from regionvlp.weights.modules import WEIGHTS, DamagedCheckpointError, load_weights, save_weights
 
 
 class Tied(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import TinyTask, tiny_trainer
 
-from regionvlp.training import checkpoint
+from regionvlp.training import saving as checkpoint
 from regionvlp.training.logbook import read_log
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")

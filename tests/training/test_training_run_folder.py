@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from regionvlp.errors import InputError, RegionVLPError
-from regionvlp.training import checkpoint
+from regionvlp.training import saving as checkpoint
 from regionvlp.training.logbook import LOG, Logbook, read_log
 from regionvlp.training.run_folder import first_difference, open_run
 

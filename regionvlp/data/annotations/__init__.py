@@ -1,1 +1,1 @@
-"""Readers of annotation files: one module per layout, each ending in :class:`regionvlp.data.captions.Caption`."""
+"""The name under which annotation readers were first published; they live in :mod:`regionvlp.data.datasets`."""

@@ -24,8 +24,8 @@ from regionvlp.extract.detector.convert import convert
 from regionvlp.extract.detector.registry import SETTINGS_NAME, find_detector
 from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import load_weights
-from regionvlp.shards.process import this_host
-from regionvlp.unpickle import read_arrays
+from regionvlp.store.process import this_host
+from regionvlp.weights.array_pickle import read_arrays
 
 State = dict[str, torch.Tensor]
 MakeState = Callable[..., State]
@@ -123,7 +123,7 @@ def test_vocabularies_travel(native_state: MakeState, tmp_path: Path) -> None:
 
 
 def test_the_real_vocabularies_are_the_listed_ones(sample_data: Path) -> None:
-    from regionvlp.shards.files import sha256_of
+    from regionvlp.store.files import sha256_of
 
     for kind, listed in VISUAL_GENOME.items():
         path = sample_data / "visual_genome" / f"{kind}_vocab.txt"

@@ -11,7 +11,7 @@ import pytest
 
 from regionvlp.config import load_config
 from regionvlp.errors import InputError
-from regionvlp.extract import launch
+from regionvlp.extract.launch import launch
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import open_source
 from regionvlp.regions import VideoRegions

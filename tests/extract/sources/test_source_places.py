@@ -330,7 +330,7 @@ def test_copies_never_take_more_room_than_they_may(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    from regionvlp.shards.files import temporary_path
+    from regionvlp.store.files import temporary_path
 
     mine = temporary_path(tmp_path / "regionvlp-clips").name
     dead, other_host = f"{mine.rpartition('-')[0]}-99999999s1n0.tmp", "regionvlp-clips.elsewhere-1s1n0.tmp"

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 import pytest
 
 from regionvlp.errors import InputError
-from regionvlp.extract.plan import update_plan
+from regionvlp.extract.run.plan import update_plan
 from regionvlp.extract.sources import open_source
 from regionvlp.shards import PlanTable, read_plan, write_plan
 
 MEASURED = """
 import sys
 from pathlib import Path
-from regionvlp.extract.plan import update_plan
+from regionvlp.extract.run.plan import update_plan
 from regionvlp.extract.sources import open_source
 from regionvlp.shards import read_plan, write_plan
 found = open_source(sys.argv[1]).scan()

@@ -1,0 +1,1 @@
+"""How extractions are started: in this process, in several on one machine, or on a Ray cluster."""

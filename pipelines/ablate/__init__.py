@@ -1,0 +1,1 @@
+"""The command 'regionvlp ablate': variants of a run, with several seeds, compared."""

@@ -1,0 +1,1 @@
+"""The command 'regionvlp bench': measurements against a named baseline in the same run."""

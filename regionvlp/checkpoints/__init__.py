@@ -1,0 +1,1 @@
+"""Trained models on disk: opening ours, and converting those that other projects handed out."""

@@ -1,0 +1,1 @@
+"""Annotations of public data sets, one module each, as they lie on disk."""

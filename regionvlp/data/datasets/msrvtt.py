@@ -1,0 +1,256 @@
+"""MSR-VTT, in the layouts in which it is handed out.
+
+- The original: ``train_val_videodatainfo.json`` and ``test_videodatainfo.json``, also inside their zips.
+- The folder published with Frozen in Time (and used by DemoVLP): ``annotation/MSR_VTT.json``, and below
+  ``high-quality/structured-symlinks`` the lists of the splits and ``jsfusion_val_caption_idx.pkl``.
+- CLIP4Clip's: ``MSRVTT_data.json``, ``MSRVTT_train.9k.csv``, ``MSRVTT_JSFUSION_test.csv``.
+
+In: a folder that holds any mixture of these files, anywhere below it. Out: captions. Files are found by name, and
+everything countable is counted: a list or a clip that is cut short is an error, never a smaller gallery.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from regionvlp.data.captions import Caption, Queries
+from regionvlp.data.tables import read_table, read_text
+from regionvlp.errors import InputError, nearest
+
+Split = Literal["1ka", "1kb", "7k", "full"]
+Part = Literal["train", "val", "test"]
+
+CAPTIONS_PER_CLIP = 20
+SENTENCE_FILES = ("train_val_videodatainfo.json", "test_videodatainfo.json", "MSRVTT_data.json", "MSR_VTT.json")
+_INDEX_FILE = "jsfusion_val_caption_idx.pkl"
+_TEST_CSV = "MSRVTT_JSFUSION_test.csv"
+# The official split goes by number; the others by lists, of which any one will do. Each with its number of clips.
+_RANGES: dict[tuple[str, str], range] = {
+    ("full", "train"): range(6513),
+    ("full", "val"): range(6513, 7010),
+    ("full", "test"): range(7010, 10000),
+    ("7k", "train"): range(7010),
+}
+_LISTS: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {
+    ("1ka", "train"): (9000, ("train_list_jsfusion.txt", "MSRVTT_train.9k.csv")),
+    ("1ka", "test"): (1000, ("val_list_jsfusion.txt", _TEST_CSV)),
+    ("1kb", "train"): (6656, ("train_list_miech.txt",)),
+    ("1kb", "test"): (1000, ("test_list_miech.txt",)),
+}
+_HINT = "copy the public file below the folder"
+
+
+def parse_split(text: str | None) -> tuple[Split, Part]:
+    """Reads ``<split>-<part>``, such as ``1ka-test`` (which is also what None means) or ``full-train``.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    if text is None:
+        return "1ka", "test"
+    split, _, part = text.partition("-")
+    if split not in get_args(Split) or part not in get_args(Part):
+        known = [f"{s}-{p}" for s in get_args(Split) for p in get_args(Part)]
+        raise InputError(f"unknown split of MSR-VTT '{text}'", nearest(text, known) or "for example 1ka-test")
+    return cast(Split, split), cast(Part, part)
+
+
+def load_msrvtt(path: Path, split: Split = "1ka", part: Part = "test", queries: Queries | None = None) -> list[Caption]:
+    """Reads one part of one split.
+
+    Args:
+        path: the folder below which the files lie, or one of the files (which stands for its folder).
+        split: ``1ka`` ("jsfusion", 9000 / 1000 clips), ``1kb`` ("miech", 6656 / 1000), ``full`` (6513 / 497 / 2990),
+            or ``7k``: the training and validation clips of ``full``, tested on the clips of ``1ka``.
+        part: 1k-A, 1k-B and 7k have no ``val``: the public code validates on the test clips.
+        queries: of each clip ``all`` 20 captions in the order of their numbers, the ``first``, or the one that the
+            ``index_file`` names (the pickled index, or the sentence of CLIP4Clip's CSV). By default ``index_file``
+            for the test clips of 1k-A, as its protocol wants, and ``all`` otherwise.
+
+    Returns:
+        Captions clip by clip in the order of the list, with ``split`` such as ``1ka-test`` and source ``msrvtt``.
+
+    Raises:
+        InputError: a file is missing, damaged, or does not hold what the split consists of.
+    """
+    files = _find_files(path)
+    # The 7k protocol trains on other clips and tests on those of 1k-A.
+    home = ("1ka", "test") if (split, part) == ("7k", "test") else (split, part)
+    clips = _clips(home, files, path)
+    queries = queries or ("index_file" if home == ("1ka", "test") else "all")
+    name = f"{split}-{part}"
+    by_index = _INDEX_FILE in files and any(name in files for name in SENTENCE_FILES)
+    if queries == "index_file" and _TEST_CSV in files and not by_index:
+        return _from_test_csv(files[_TEST_CSV], clips, name)
+    captions = _sentences(set(clips), files, path)
+    if queries == "first":
+        return [_caption(clip, captions[clip][0], name) for clip in clips]
+    if queries == "index_file":
+        index = _caption_index(files, clips, path)
+        return [_caption(clip, captions[clip][index[clip]], name) for clip in clips]
+    return [_caption(clip, sentence, name) for clip in clips for sentence in captions[clip]]
+
+
+def _caption(clip: str, sentence: tuple[str, str], split: str) -> Caption:
+    return Caption(clip, sentence[1], sentence[0], split, "msrvtt")
+
+
+def _from_test_csv(path: Path, clips: list[str], split: str) -> list[Caption]:
+    rows = {row["video_id"]: row for _, row in read_table(path, ("video_id",), ("sentence",))}
+    for clip in clips:
+        if clip not in rows:
+            raise InputError(f"{path} has no sentence for {clip}", "use the public file")
+    return [_caption(clip, (rows[clip].get("key", clip), rows[clip]["sentence"]), split) for clip in clips]
+
+
+# Which clips
+
+
+def _clips(home: tuple[str, str], files: Mapping[str, Path], folder: Path) -> list[str]:
+    if home in _RANGES:
+        return [f"video{number}" for number in _RANGES[home]]
+    if home not in _LISTS:
+        raise InputError(
+            f"the split {home[0]} of MSR-VTT has no validation part",
+            "hold clips of its training part out, or use split full-val",
+        )
+    count, names = _LISTS[home]
+    name = next((name for name in names if name in files), None)
+    if name is None:
+        raise InputError(f"no list of the {home[0]} {home[1]} clips below {folder} ({' or '.join(names)})", _HINT)
+    path = files[name]
+    if path.suffix == ".csv":
+        clips = [row["video_id"] for _, row in read_table(path, ("video_id",))]
+    else:
+        clips = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if len(set(clips)) != len(clips) or len(clips) != count:
+        raise InputError(
+            f"{path} names {len(set(clips))} different clips on {len(clips)} lines, {count} expected",
+            "the file is cut short or of another split",
+        )
+    return clips
+
+
+# What is said about them
+
+
+def _sentences(wanted: set[str], files: Mapping[str, Path], folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Clip -> its captions as (number, text), in the order of their numbers."""
+    captions: dict[str, list[tuple[str, str]]] = {}
+    for name in SENTENCE_FILES:
+        left = wanted - captions.keys()
+        if left and name in files:
+            captions.update(_read_sentences(files[name], name, left))
+    left = wanted - captions.keys()
+    if left:
+        read = ", ".join(str(files[name]) for name in SENTENCE_FILES if name in files) or "none of its JSON files"
+        raise InputError(
+            f"no captions for {len(left)} of {len(wanted)} clips of MSR-VTT, such as {min(left)}; found {read}",
+            f"needed: {' and '.join(SENTENCE_FILES[:2])}, or {' or '.join(SENTENCE_FILES[2:])}",
+        )
+    for clip, sentences in captions.items():
+        if len(sentences) != CAPTIONS_PER_CLIP:
+            raise InputError(
+                f"{clip} of MSR-VTT has {len(sentences)} captions below {folder}, {CAPTIONS_PER_CLIP} expected",
+                "the file is damaged or another edition",
+            )
+    return captions
+
+
+def _read_sentences(path: Path, name: str, wanted: set[str]) -> dict[str, list[tuple[str, str]]]:
+    document = _read_json(path, name)
+    # Frozen's file calls its list and the clip's name as COCO does, the others by the data set's own names.
+    list_key, clip_key = ("sentences", "video_id") if "sentences" in document else ("annotations", "image_id")
+    found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    try:
+        for number, row in enumerate(document[list_key]):
+            if (clip := row[clip_key]) in wanted:
+                found[clip].append((int(row.get("sen_id", number)), str(row["caption"])))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(f"{path} does not hold the captions of MSR-VTT", "use the public file") from None
+    return {clip: [(str(number), text) for number, text in sorted(rows)] for clip, rows in found.items()}
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                member = next(member for member in archive.namelist() if member.rpartition("/")[2] == name)
+                data = archive.read(member)
+        else:
+            data = path.read_bytes()
+        document = json.loads(data)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", "check the file") from None
+    except (ValueError, zipfile.BadZipFile):
+        raise InputError(f"{path} is damaged: it holds no valid {name}", "download it again") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path} does not hold the captions of MSR-VTT", "use the public file")
+    return document
+
+
+class _NoClasses(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _caption_index(files: Mapping[str, Path], clips: list[str], folder: Path) -> dict[str, int]:
+    """Clip -> which of its 20 captions is the query."""
+    path = files.get(_INDEX_FILE)
+    if path is None:
+        raise InputError(f"no {_INDEX_FILE} and no {_TEST_CSV} below {folder}", _HINT)
+    try:
+        with path.open("rb") as file:
+            index = _NoClasses(file).load()
+        chosen = {clip: index[clip] for clip in clips}
+    # A damaged pickle may raise nearly anything.
+    except KeyError as error:
+        raise InputError(f"{path} names no caption for {error.args[0]}", "use queries: all or first") from None
+    except Exception as error:
+        raise InputError(f"{path} is not an index of captions: {error}", "use the public file") from None
+    for clip, number in chosen.items():
+        if not isinstance(number, int) or not 0 <= number < CAPTIONS_PER_CLIP:
+            raise InputError(f"{path} names caption {number!r} of {clip}", f"expected 0 to {CAPTIONS_PER_CLIP - 1}")
+    return chosen
+
+
+# Where the files are
+
+
+def _find_files(path: Path) -> dict[str, Path]:
+    """Known name -> file, found at or below the folder; a zip stands for a member of that name."""
+    if not path.exists():
+        raise InputError(f"no annotations at {path}", "check the path")
+    names = {*SENTENCE_FILES, _INDEX_FILE, *(name for _, names in _LISTS.values() for name in names)}
+    folder = path if path.is_dir() else path.parent
+    if folder.name == "annotation" and folder != path:
+        folder = folder.parent  # Frozen's JSON file: the lists of the splits lie beside its folder
+    files: dict[str, Path] = {}
+    archives: list[Path] = []
+    for parent, folders, found in os.walk(folder):
+        folders.sort()
+        for name in sorted(found):
+            if name in names:
+                files.setdefault(name, Path(parent, name))
+            elif name.lower().endswith(".zip") and any(word in name.lower() for word in ("annotation", "info", "msr")):
+                archives.append(Path(parent, name))
+    for archive in archives:
+        for name in _zip_names(archive):
+            if name in SENTENCE_FILES:
+                files.setdefault(name, archive)
+    return files
+
+
+def _zip_names(path: Path) -> Iterator[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield from (member.rpartition("/")[2] for member in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        raise InputError(f"{path} is not a whole zip file", "download it again, or unpack it") from None

@@ -1,0 +1,1 @@
+"""Other layouts of region features, read into shards and written from them."""

@@ -1,0 +1,322 @@
+"""A training run from its configuration: what ``pretrain``, ``finetune`` and ``demo`` share.
+
+In: :class:`RunConfig`. Out: a run folder with checkpoints, or a description of what would happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from regionvlp.checkpoints.folder import (
+    check_detector,
+    find_checkpoint,
+    load_checkpoint,
+    read_detector,
+    save_beside_weights,
+)
+from regionvlp.config import dump_yaml
+from regionvlp.data.dataset import Collate, RegionTextDataset
+from regionvlp.data.settings import DataSettings
+from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.data.text.content_words import nltk_tagger
+from regionvlp.data.text.tokenizer import TextTokenizer
+from regionvlp.devices import pick_device
+from regionvlp.errors import ConfigError, InputError, RegionVLPError, WeightsError
+from regionvlp.evaluation.metrics import retrieval_metrics
+from regionvlp.evaluation.retrieval import run_retrieval
+from regionvlp.models.inflation import fit_regions, inflate_frames
+from regionvlp.shards import Manifest
+from regionvlp.systems.demovlp import WORD_WEIGHT, Task, build_task
+from regionvlp.training.config import EvalSettings, RunConfig
+from regionvlp.training.distributed import World, close_world, open_world
+from regionvlp.training.loaders import Loader
+from regionvlp.training.logbook import Logbook
+from regionvlp.training.run_folder import find_candidates, open_run
+from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.trainer import Trainer
+from regionvlp.weights.modules import check_shapes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs, opened and checked against each other."""
+
+    config: RunConfig
+    datasets: list[RegionTextDataset]
+    held_out: RegionTextDataset | None
+    tokenizer: TextTokenizer
+    detector: Mapping[str, Any]
+    task: Task
+
+    @cached_property
+    def collate(self) -> Collate:
+        """Makes batches of samples.
+
+        Raises:
+            InputError: the configuration asks for nouns and verbs, and there is no tagger to find them.
+        """
+        weigh = WORD_WEIGHT in self.task.batch_keys
+        captions = [caption for dataset in self.datasets for caption in dataset.captions] if weigh else []
+        loss = self.config.loss
+        padding_counts = loss.use_local and loss.local == "region_word" and loss.region_word.counts_padding
+        return collate_for(self.config.data, self.tokenizer, captions, trim=not padding_counts)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Opens data, tokenizer and model, and makes sure that they belong together. Writes nothing.
+
+    Raises:
+        InputError, ShardError, ConfigError, WeightsError: whatever does not fit, in one line.
+    """
+    init = find_checkpoint(config.init) if config.init else None
+    detector = _detector(config, init)
+    torch.manual_seed(config.train.seed)  # the weights that are drawn
+    datasets, held_out = _open_data(config.data, config.eval, config.train.seed)
+    tokenizer = _tokenizer(config, init, datasets)
+    for dataset in (*datasets, *([held_out] if held_out else [])):
+        check_script(dataset.captions, tokenizer)
+    task = build_task(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
+    if init:
+        _start_from(task, init, config)
+    return Prepared(config, datasets, held_out, tokenizer, detector, task)
+
+
+def check_inputs(configs: Iterable[RunConfig]) -> None:
+    """What :func:`prepare` and the first step would find wrong, of many runs before the first: no model is built.
+
+    Raises:
+        InputError, ShardError, ConfigError, WeightsError: in one line, the first that there is.
+    """
+
+    @cache  # most of the runs read the same
+    def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
+        return [len(dataset) for dataset in _open_data(data, evaluation)[0]]
+
+    for config in configs:
+        pick_device(config.train.device)
+        _detector(config, find_checkpoint(config.init) if config.init else None)
+        if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
+            nltk_tagger()
+        for size in sizes(config.data.model_copy(update={"in_memory": False}), config.eval):
+            EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: Literal["auto", "never"] | Path = "auto",
+    prepared: Prepared | None = None,
+) -> None:
+    """Trains to the end, going on where an earlier call for the same folder stopped.
+
+    Raises:
+        InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
+            checkpoint written.
+    """
+    prepared = prepared or prepare(config)
+    world = open_world(config.train.device)
+    try:
+        # Built first: what does not fit is found before the run folder is touched.
+        trainer = _trainer(prepared, world, run_dir)
+        trainer.resume(_opened(prepared, world, run_dir, resume))
+        trainer.fit()
+    finally:
+        close_world(world)
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """What a run would be, after one step was taken as training takes it. Writes nothing."""
+    world = open_world(prepared.config.train.device)
+    try:
+        trainer = _trainer(prepared, world, Path())
+        _, parts = trainer.loaders.next()
+        trainer.loaders.close()
+        scalars = trainer.train_step(*parts)
+        return {
+            "task": prepared.config.task,
+            "device": str(world.device),
+            "processes": world.size,
+            "parameters": sum(p.numel() for p in trainer.task.parameters()),
+            "vocabulary": prepared.tokenizer.vocab_size,
+            "pairs": {loader.name: loader.sampler.size for loader in trainer.loaders.loaders},
+            "held_out": len(prepared.held_out.captions) if prepared.held_out else 0,
+            "batch_size": prepared.config.train.batch_size,
+            "steps_per_epoch": trainer.loaders.steps_per_epoch,
+            "steps": trainer.total_steps,
+            "first_batch": {name: round(float(value.detach()), 4) for name, value in scalars.items()},
+        }
+    finally:
+        close_world(world)
+
+
+def _open_data(
+    data: DataSettings, evaluation: EvalSettings, seed: int = 0
+) -> tuple[list[RegionTextDataset], RegionTextDataset | None]:
+    """What is trained on, and what is held out."""
+    datasets = [open_source(source, data, training=True, seed=seed) for source in data.sources]
+    if evaluation.source is None:
+        return datasets, None
+    settings = data.model_copy(update={"frames": evaluation.frames or data.frames})
+    return datasets, open_source(evaluation.source, settings, training=False)
+
+
+def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
+    config = prepared.config
+    return Trainer(
+        prepared.task,
+        _loaders(prepared, world),
+        config.train,
+        config.optim,
+        run_dir,
+        world=world,
+        logbook=Logbook(run_dir) if world.is_main else None,
+        evaluate=_evaluator(prepared, world) if prepared.held_out else None,
+        save_extra=lambda folder: save_beside_weights(folder, prepared.tokenizer, prepared.detector),
+    )
+
+
+def _opened(
+    prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path
+) -> tuple[Path, ...]:
+    """Opens the run folder on the main process; every process gets its candidates, or its complaint."""
+    candidates: tuple[Path, ...] = ()
+    complaint: tuple[str, str] | None = None
+    if world.is_main:
+        try:
+            found = find_candidates(run_dir, resume)
+            if found:
+                _check_same_inputs(prepared, found[0])
+            text = dump_yaml(prepared.config)
+            candidates = open_run(run_dir, text, resume, seed=prepared.config.train.seed).candidates
+        except RegionVLPError as error:
+            complaint = error.message, error.hint
+    candidates, complaint = world.from_main((candidates, complaint))
+    if complaint:
+        raise InputError(*complaint)
+    return candidates
+
+
+def _check_same_inputs(prepared: Prepared, checkpoint: Path) -> None:
+    """Refuses to go on with another vocabulary or detector than the checkpoint's: its weights would mean nothing."""
+    complaint = "the shards now come from another detector than the run's"
+    check_detector(read_detector(checkpoint), prepared.detector, complaint)
+    if TextTokenizer.load(checkpoint).hash != prepared.tokenizer.hash:
+        raise InputError(
+            f"the tokenizer is not the one of {checkpoint}: the captions or the tokenizer changed",
+            "restore them, or start a new run from these weights with --set init=...",
+        )
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """``{"t2v": {"R1": ..}}`` as ``{"t2v/R1": ..}``, text-to-video recall at 1 first: what "best" is judged by."""
+    return {
+        f"{direction}/{name}": float(value)
+        for direction in ("t2v", "v2t")
+        for name, value in metrics[direction].items()
+        if name in ("R1", "R5", "R10", "MedR", "MeanR")
+    }
+
+
+def _start_from(task: Task, init: Path, config: RunConfig) -> None:
+    """Copies the weights of a checkpoint, which may have been built for other numbers of frames and regions."""
+    state = load_checkpoint(init).task.state_dict()
+    for name in state:
+        if name.endswith("temporal_embed"):
+            state[name] = inflate_frames(state[name], config.model.video.frames, config.inflation)
+        if name.endswith("custom_pos_embed"):
+            state[name] = fit_regions(state[name], config.model.video.regions)
+    found, wanted = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, task.state_dict()))
+    try:
+        check_shapes(init, found, wanted)
+    except WeightsError as error:
+        hint = f"start with its own configuration: --config {init / 'config.yaml'}"
+        raise WeightsError(error.message, hint) from None
+    task.load_state_dict(state)
+
+
+def _evaluator(prepared: Prepared, world: World) -> Any:
+    held_out, collate, settings = prepared.held_out, prepared.collate, prepared.config.eval
+    workers = prepared.config.train.workers
+    assert held_out is not None
+
+    def evaluate(task: nn.Module) -> dict[str, float]:
+        assert isinstance(task, Task)
+        found = run_retrieval(
+            task, held_out, collate, device=world.device, batch_size=settings.batch_size, workers=workers
+        )
+        return flat_metrics(retrieval_metrics(found.similarity, found.target))
+
+    return evaluate
+
+
+def _loaders(prepared: Prepared, world: World) -> list[Loader]:
+    names = _names([source.captions for source in prepared.config.data.sources])
+    return [
+        Loader(dataset, prepared.collate, prepared.config.train, world, name, number)
+        for number, (dataset, name) in enumerate(zip(prepared.datasets, names, strict=True))
+    ]
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """A name per source for the log: its file's stem, numbered where two agree."""
+    stems = [path.stem for path in paths]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]
+
+
+def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
+    """The one detector that all shards of the run come from, and that the model is built for."""
+    sources = [*config.data.sources, *([config.eval.source] if config.eval.source else [])]
+    identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
+    for source in sources:
+        manifest = Manifest.read(source.shards)
+        if manifest.feature_width != config.model.video.feature_width:
+            raise ConfigError(
+                f"the regions in {source.shards} have {manifest.feature_width} features, the model reads "
+                f"{config.model.video.feature_width}",
+                f"set model.video.feature_width={manifest.feature_width}, or use shards of another detector",
+            )
+        if identity is not None:
+            check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
+        identity = manifest.detector
+    assert identity is not None, "a run has at least one source"
+    _check_sizes(config)
+    return identity
+
+
+def _check_sizes(config: RunConfig) -> None:
+    """What data and model must agree on."""
+    data, video, text = config.data, config.model.video, config.model.text
+    frames = max(data.frames, config.eval.frames or 1, *(source.frames or 1 for source in data.sources))
+    for fits, message, hint in (
+        (data.loc_dim == video.loc_dim, f"data.loc_dim {data.loc_dim} is not model.video.loc_dim {video.loc_dim}",
+         "make them equal"),
+        (frames <= video.frames, f"{frames} frames do not fit model.video.frames {video.frames}",
+         f"set model.video.frames={frames}"),
+        (data.text_length <= text.max_length,
+         f"data.text_length {data.text_length} does not fit model.text.max_length {text.max_length}",
+         f"set model.text.max_length={data.text_length}"),
+    ):  # fmt: skip
+        if not fits:
+            raise ConfigError(message, hint)
+
+
+def _tokenizer(config: RunConfig, init: Path | None, datasets: list[RegionTextDataset]) -> TextTokenizer:
+    """The tokenizer of the weights to start from, the one named, or one trained on the captions."""
+    if init:
+        return TextTokenizer.load(init)
+    if config.tokenizer.name is not None:
+        return TextTokenizer.load(config.tokenizer.name)
+    if config.model.text.pretrained is not None:
+        raise InputError(
+            "a pre-trained text encoder needs the tokenizer it was trained with", "set tokenizer.name to its name"
+        )
+    texts = [caption.caption for dataset in datasets for caption in dataset.captions]
+    return TextTokenizer.train(texts, config.tokenizer.vocab_size)

@@ -1,0 +1,166 @@
+"""Checkpoints of a run: ``RUN/checkpoints/step-00001234/``, each there whole or not at all.
+
+A checkpoint holds ``model.safetensors``, ``config.yaml`` (the run's), ``trainer_state.pt`` (everything else that a
+resumed run needs) and what the caller adds, such as ``tokenizer.json``. It is written under a temporary name, flushed
+to the disk, and renamed. ``checkpoints/best.json`` names the best one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regionvlp.errors import InputError
+from regionvlp.store.files import flush, in_use, is_temporary, publish, replacing, temporary_path
+from regionvlp.training.best import Best
+from regionvlp.weights.modules import WEIGHTS, DamagedCheckpointError, save_weights
+
+STATE = "trainer_state.pt"
+BEST = "best.json"
+_NAME = re.compile(r"step-(\d{8,})")
+logger = logging.getLogger(__name__)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Returns the complete checkpoints of a run folder, newest first.
+
+    Raises:
+        InputError: there are checkpoints, and files are missing from every one of them.
+    """
+    folder = run / "checkpoints"
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    complete = [path for path in found if (path / WEIGHTS).is_file() and (path / STATE).is_file()]
+    if found and not complete:
+        hint = "restore them, or start in another folder, from these weights with --set init=..."
+        raise InputError(f"{folder} holds checkpoints, but {WEIGHTS} or {STATE} is missing from each of them", hint)
+    return sorted(complete, key=step_of, reverse=True)
+
+
+def latest(run: Path) -> Path | None:
+    """Returns the newest complete checkpoint of a run folder, if any."""
+    return next(iter(checkpoints(run)), None)
+
+
+def best(run: Path) -> Path | None:
+    """Returns the checkpoint with the best evaluation so far, if there was one and it is still there."""
+    try:
+        name = json.loads((run / "checkpoints" / BEST).read_text(encoding="utf-8"))["checkpoint"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.warning("%s is damaged; the best checkpoint is not known", run / "checkpoints" / BEST)
+        return None
+    return next((path for path in checkpoints(run) if path.name == name), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Returns the number of optimizer steps done when ``checkpoint`` was written, from its name.
+
+    Raises:
+        InputError: the name is not that of a checkpoint.
+    """
+    match = _NAME.fullmatch(checkpoint.name)
+    if match is None:
+        raise InputError(f"{checkpoint} is no checkpoint to resume from", "name a folder like step-00001234")
+    return int(match[1])
+
+
+def path_of(run: Path, step: int) -> Path:
+    """Returns where the checkpoint after ``step`` optimizer steps lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(
+    run: Path, step: int, module: nn.Module, state: dict[str, Any], save_extra: Callable[[Path], None] | None = None
+) -> Path:
+    """Writes a checkpoint and returns its folder. One of the same step is replaced.
+
+    Args:
+        run: the run folder.
+        step: optimizer steps done.
+        module: its weights are stored.
+        state: plain containers and tensors only.
+        save_extra: writes further files into the folder it is given.
+    """
+    path = path_of(run, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent)
+    temporary, replaced = temporary_path(path), temporary_path(path.with_name(f"{path.name}-replaced"))
+    try:
+        temporary.mkdir()
+        save_weights(module, temporary)
+        torch.save(state, temporary / STATE)
+        if (run / "config.yaml").is_file():
+            shutil.copyfile(run / "config.yaml", temporary / "config.yaml")
+        if save_extra is not None:
+            save_extra(temporary)
+        for file in temporary.rglob("*"):
+            flush(file)
+        if path.exists():
+            path.rename(replaced)  # a folder cannot be renamed onto another
+        publish(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return path
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Returns what :func:`save` was given as ``state``, on the CPU.
+
+    Raises:
+        DamagedCheckpointError: the file is missing, cut short or altered.
+    """
+    path = checkpoint / STATE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DamagedCheckpointError(f"cannot read {path}: {reason}", "use another checkpoint") from None
+    return state
+
+
+def mark_best(run: Path, best_so_far: Best) -> None:
+    """Names the checkpoint of the best evaluation in ``best.json``."""
+    values = {"checkpoint": path_of(run, best_so_far.step).name, **asdict(best_so_far)}
+    with replacing(run / "checkpoints" / BEST) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def prune(run: Path, keep: int) -> None:
+    """Removes all but the ``keep`` newest checkpoints and the best."""
+    spared = best(run)
+    for path in checkpoints(run)[keep:]:
+        if path != spared:
+            shutil.rmtree(path)
+
+
+def set_aside_after(run: Path, step: int) -> None:
+    """Renames checkpoints of later steps, which a run resumed from ``step`` is about to write anew."""
+    folder = run / "checkpoints"
+    later = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    for path in later:
+        if step_of(path) <= step:
+            continue
+        name = f"{path.name}.set-aside"
+        while (folder / name).exists():
+            name += "-again"
+        path.rename(folder / name)
+        logger.warning("%s is newer than the step resumed from, and is now called %s", path, name)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes half-written checkpoints whose process on this machine is gone."""
+    for path in folder.iterdir():
+        if path.is_dir() and is_temporary(path.name) and not in_use(path.name):
+            shutil.rmtree(path, ignore_errors=True)
