@@ -22,9 +22,10 @@ from regionvlp.checkpoints.folder import Checkpoint
 from regionvlp.data.dataset import RegionTextDataset
 from regionvlp.data.settings import SourceSettings
 from regionvlp.data.sources import collate_for, open_source
+from regionvlp.evaluation.encode import encode
 from regionvlp.evaluation.grounding import GroundedObject, pointing_accuracy
 from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.evaluation.retrieval import Retrieval, encode_texts, encode_videos, run_retrieval
+from regionvlp.evaluation.retrieval import Retrieval, rank
 from regionvlp.models import Encoded
 from regionvlp.regions import VideoRegions
 
@@ -53,24 +54,23 @@ class Results:
 
 
 def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device | str = "cpu") -> Results:
-    """Evaluates a checkpoint, whose task is on ``device``, on captioned videos.
+    """Evaluates a checkpoint, whose system is on ``device``, on captioned videos.
 
     Raises:
         InputError, ShardError: captions and shards cannot be read, or do not fit each other.
     """
     config = checkpoint.config
-    settings = config.data.model_copy(update={"frames": config.eval.frames or config.data.frames})
-    dataset = open_source(source, settings, training=False)
-    task, collate, batch = checkpoint.task, collate_for(settings, checkpoint.tokenizer), config.eval.batch_size
-    retrieval = run_retrieval(task, dataset, collate, device=device, batch_size=batch)
+    dataset = open_source(source, config.data, training=False, frames=config.eval.frames)
+    encodings = encode(
+        checkpoint.system, dataset, collate_for(config.data, checkpoint.tokenizer),
+        device=device, precision=config.train.precision, batch_size=config.eval.batch_size,
+    )  # fmt: skip
+    retrieval = rank(checkpoint.system, encodings)
     metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
     rows = _rows_with_boxes(source.captions, dataset.video_ids)
     if not rows:
         return Results(checkpoint, dataset, metrics, retrieval, {}, [])
-    with torch.inference_mode():
-        videos = encode_videos(task, dataset, collate, device=device, batch_size=batch)
-        texts = encode_texts(task, dataset, collate, device=device, batch_size=batch)
-        video, text = (_on_cpu(Encoded.cat(list(parts))) for parts in (videos, texts))
+    video, text = encodings.whole()
     grounding = pointing_accuracy(
         thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
     )
@@ -139,12 +139,3 @@ def _objects(
             )
         )
     return found
-
-
-def _on_cpu(encoded: Encoded) -> Encoded:
-    return Encoded(
-        *(
-            part.float().cpu() if part.is_floating_point() else part.cpu()
-            for part in (encoded.pooled, encoded.tokens, encoded.mask)
-        )
-    )

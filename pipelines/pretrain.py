@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import click
 
-from regionvlp.config import load_config, merge, parse_assignments, read_yaml
+from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError
 from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import run_config
 
 
 def _options(command: CommandT) -> CommandT:
@@ -60,10 +60,7 @@ def _train(
         options_layer({"init": "init"}, {"init": str(init) if init else None}),
         parse_assignments(assignments),
     )
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = merge(values, layer)
-    config = load_config(RunConfig, values, source=str(config_path))
+    config = run_config(*layers, source=str(config_path))
     if not config.data.sources:
         raise ConfigError(
             f"{config_path} names no captions and shards to train on",

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import InputError
 from regionvlp.evaluation.tables import paper_cost
@@ -25,12 +25,12 @@ from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.cost import FrameCost, counted_frame, frame_cost, known_config
 from regionvlp.extract.detector.preprocess import plan_resize
 from regionvlp.losses import filip_similarity, region_word_scores, taco_similarity
+from regionvlp.losses.settings import LossSettings
 from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
 from regionvlp.pipelines.output import console_for, json_option, many, write_json
-from regionvlp.systems.demovlp import LossSettings
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import RunConfig, run_config
 from regionvlp.training.settings import split_batch
 
 BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have
@@ -55,7 +55,7 @@ class Part:
 
 @click.command("profile")
 @click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="Training YAML file.")
-@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. data.frames=8.")
+@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. data.clips.frames=8.")
 @click.option("--detector", metavar="NAME|PATH", help="Which one the regions come from.  [by their width]")
 @click.option("--frame-size", default="360x640", show_default=True, metavar="HxW", help="Of the videos' frames.")
 @click.option("--stored-frames", type=click.IntRange(1), default=8, show_default=True, help="Extracted per video.")
@@ -78,7 +78,7 @@ def command(
 ) -> None:
     """Count the parameters and FLOPs of a configuration, detector included."""
     values = read_yaml(find_config(config_path))
-    config = load_config(RunConfig, values, parse_assignments(assignments), source=str(config_path))
+    config = run_config(values, parse_assignments(assignments), source=str(config_path))
     network = _detector(config, detector)
     width = config.model.video.feature_width
     if network.feature_width != width:
@@ -86,7 +86,7 @@ def command(
     resized = plan_resize(*_size(frame_size), network.input)
     frame = resized.new_height, resized.new_width
     parts = encoder_parts(config)
-    detector_parts = detector_parts_of(network, *frame, config.data.frames)
+    detector_parts = detector_parts_of(network, *frame, config.data.clips.frames)
     table_3 = paper_rows(parts, detector_parts, frame_cost(network, *frame))
     spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs, processes)
     console = console_for(json_path)
@@ -124,12 +124,12 @@ def encoder_parts(config: RunConfig) -> list[Part]:
     text_settings = with_vocabulary(model.text, _vocabulary(config))
     with torch.device("meta"):
         video, text = RegionEncoder(model.video), TextEncoder(text_settings)
-    shape = 1, data.frames, data.regions
+    shape = 1, data.clips.frames, data.clips.regions
     parts = [
         Part(
             "video encoder",
             parameters(video),
-            2 * video_macs(model.video, data.frames, data.regions),
+            2 * video_macs(model.video, data.clips.frames, data.clips.regions),
             counted_flops(_video_run(video.eval(), shape)),
         ),
         Part(
@@ -144,7 +144,7 @@ def encoder_parts(config: RunConfig) -> list[Part]:
     if config.loss.use_global:
         parts.append(Part("global similarity", None, 2 * width, counted_flops(lambda: one @ one.T)))
     if config.loss.use_local:
-        parts.append(_local_part(config.loss, data.frames * data.regions, data.text_length - 1, width))
+        parts.append(_local_part(config.loss, data.clips.frames * data.clips.regions, data.text_length - 1, width))
     return parts
 
 
@@ -212,7 +212,7 @@ def feature_costs(
     encoders = sum(part.flops for part in parts if part.parameters is not None)
     pairs = sum(part.counted for part in parts if part.parameters is None) * captions
     visit = FORWARD_AND_BACKWARD * (encoders + pairs)
-    extraction = detector[0].flops // config.data.frames * stored
+    extraction = detector[0].flops // config.data.clips.frames * stored
     rows = []
     for trainings, passes in sorted({(1, 1), (1, epochs), (runs, epochs)}):
         visits = trainings * passes
@@ -307,7 +307,7 @@ def _ones(tokens: int, width: int) -> Encoded:
 def _input_line(config: RunConfig) -> str:
     data = config.data
     caption = f"a caption of {'' if data.pad_text else 'up to '}{data.text_length} tokens"
-    return f"{many(data.frames, 'frame')} of {data.regions} regions, {caption}"
+    return f"{many(data.clips.frames, 'frame')} of {data.clips.regions} regions, {caption}"
 
 
 def _parts_table(parts: list[Part], detector: list[Part]) -> Table:

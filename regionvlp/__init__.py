@@ -5,34 +5,36 @@ Importing this package is cheap: torch, h5py and PyAV are only imported by the p
 
 from __future__ import annotations
 
-import importlib
 import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regionvlp.lazy import exports
 
 if TYPE_CHECKING:
+    from regionvlp.checkpoints.evaluate import evaluate as evaluate
     from regionvlp.checkpoints.folder import load_checkpoint as load_checkpoint
     from regionvlp.regions import VideoRegions as VideoRegions
     from regionvlp.shards import open_shards as open_shards
+    from regionvlp.training.run import train as train
 
 __version__ = "0.1.0"
 
-_LAZY = {
-    "VideoRegions": "regionvlp.regions",
-    "load_checkpoint": "regionvlp.checkpoints.folder",
-    "open_shards": "regionvlp.shards",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("extract", "losses"):
-        return importlib.import_module(f"regionvlp.{name}")
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'regionvlp' has no attribute '{name}'")
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "regionvlp.checkpoints.evaluate": ["evaluate"],
+        "regionvlp.checkpoints.folder": ["load_checkpoint"],
+        "regionvlp.extract": [],
+        "regionvlp.losses": [],
+        "regionvlp.regions": ["VideoRegions"],
+        "regionvlp.shards": ["open_shards"],
+        "regionvlp.training.run": ["train"],
+    },
+)
 
 
 class _FolderMapHint(importlib.abc.MetaPathFinder):

@@ -6,13 +6,16 @@ that names the nearest one that does; a value out of range is one line that name
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from regionvlp.errors import ConfigError, InputError, nearest
 
@@ -23,6 +26,19 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
 
+@dataclass(frozen=True)
+class Resumable:
+    """Marks a setting that may change when a run goes on.
+
+    Attributes:
+        figures: whether what the run ends with may depend on it.
+    """
+
+    figures: bool
+
+
+RESUMABLE = Resumable(figures=True)  # how long a run is, and what it calls best
+HARMLESS = Resumable(figures=False)  # where it computes, what it writes, and how often
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -112,12 +128,42 @@ def load_config(model: type[ConfigT], *layers: Mapping[str, Any], source: str = 
     return validate(model, values, source)
 
 
-def validate(model: type[ConfigT], values: Mapping[str, Any], source: str) -> ConfigT:
-    """Validates one mapping as ``model``; a failure becomes a one-line :class:`ConfigError`."""
+def validate(
+    model: type[ConfigT],
+    values: Mapping[str, Any],
+    source: str,
+    elsewhere: Callable[[str], Sequence[str]] = lambda key: (),
+) -> ConfigT:
+    """Validates one mapping as ``model``; a failure becomes a one-line :class:`ConfigError`.
+
+    Args:
+        model: what it should be.
+        values: nested mappings.
+        source: what to call them in an error.
+        elsewhere: which other kinds of configuration have a dotted key that this one has not, for the hint.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(model, error, source) from None
+        raise _explain(model, error, source, elsewhere) from None
+
+
+def known_keys(model: type[BaseModel]) -> list[str]:
+    """Every dotted key of a configuration, sections included."""
+    return [key for key, _ in _fields(model, "")]
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        inner = _model_class(field.annotation)
+        if inner is not None and not _holds_many(field.annotation):
+            yield from _fields(inner, f"{prefix}{name}.")
+
+
+def resumable_keys(model: type[BaseModel], marks: Collection[Resumable] = (RESUMABLE, HARMLESS)) -> set[str]:
+    """The dotted keys that are marked so where they are defined."""
+    return {key for key, field in _fields(model, "") if any(mark in field.metadata for mark in marks)}
 
 
 def dump_yaml(config: BaseModel) -> str:
@@ -125,7 +171,9 @@ def dump_yaml(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _explain(model: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
+def _explain(
+    model: type[BaseModel], error: ValidationError, source: str, elsewhere: Callable[[str], Sequence[str]]
+) -> ConfigError:
     errors = error.errors()
     # Unknown keys first: a misspelt key often causes the other complaint as well.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
@@ -134,12 +182,23 @@ def _explain(model: type[BaseModel], error: ValidationError, source: str) -> Con
     if first["type"] == "extra_forbidden":
         section = _section(model, first["loc"][:-1])
         choices = sorted(section.model_fields) if section else []
-        hint = nearest(str(first["loc"][-1]), choices) or f"known keys: {', '.join(choices)}"
+        others = elsewhere(key)
+        hint = nearest(str(first["loc"][-1]), choices) or _deeper(model, key) or f"known keys: {', '.join(choices)}"
+        if others:
+            hint = f"'{key}' is a key of {' and '.join(others)}: set task={others[0]}, or leave it out"
         return ConfigError(f"unknown key '{key}' in {source}{more}", hint)
     message = str(first["msg"]).removeprefix("Value error, ")
     value = first["input"]
     shown = "" if isinstance(value, Mapping) else f" = {value!r}"
     return ConfigError(f"{key}{shown} in {source}: {message[:1].lower()}{message[1:]}{more}", f"correct '{key}'")
+
+
+def _deeper(model: type[BaseModel], key: str) -> str:
+    """Names a key further in, of the same section, whose last part is nearest to that of an unknown one."""
+    section, _, last = key.rpartition(".")
+    places = {known.rpartition(".")[2]: known for known in known_keys(model) if known.startswith(f"{section}.")}
+    found = difflib.get_close_matches(last, places, n=1)
+    return f"did you mean '{places[found[0]]}'?" if found else ""
 
 
 def _section(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
@@ -151,6 +210,13 @@ def _section(model: type[BaseModel], location: Sequence[int | str]) -> type[Base
         field = current.model_fields.get(part) if current else None
         current = _model_class(field.annotation) if field else None
     return current
+
+
+def _holds_many(annotation: Any) -> bool:
+    """Whether a field is a list of sections, whose keys no dotted path reaches."""
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_holds_many(arg) for arg in get_args(annotation))
+    return get_origin(annotation) in (list, tuple)
 
 
 def _model_class(annotation: Any) -> type[BaseModel] | None:

@@ -42,3 +42,17 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Returns what to autocast to on ``device``; None for float32 throughout.
+
+    Raises:
+        ConfigError: bf16 is asked for on a GPU without it.
+    """
+    has_it = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not has_it:
+        raise ConfigError("train.precision=bf16: this GPU does not compute in bfloat16", "use train.precision=float32")
+    if precision == "bf16" or (precision == "auto" and device.type == "cuda" and has_it):
+        return torch.bfloat16
+    return None

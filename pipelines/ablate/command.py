@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from regionvlp.config import load_config, parse_assignments, read_yaml
+from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError, InputError, NothingDoneError, RegionVLPError
 from regionvlp.pipelines.ablate import table as ablation_table
@@ -23,7 +23,7 @@ from regionvlp.pipelines.ablate.runs import Job, check_run, finished, run_jobs
 from regionvlp.pipelines.ablate.variants import Variant, build_variants
 from regionvlp.pipelines.output import console_for, json_option, many, write_json
 from regionvlp.store.files import replacing
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import run_config
 
 TABLE, RECORD, RUNS = "table.md", "ablation.json", "runs"
 MOST_SEEDS = 1000
@@ -150,7 +150,7 @@ def _plan(
     for seed in seeds:
         for variant in variants:
             layers = (base, variant.settings, assigned, {"train": {"seed": seed}})
-            config = load_config(RunConfig, *layers, source=f"{name}, variant '{variant.name}'")
+            config = run_config(*layers, source=f"{name}, variant '{variant.name}'")
             if not config.data.sources:
                 raise ConfigError(
                     f"{name} names no captions and shards to train on",

@@ -19,20 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regionvlp.config import dump_yaml, load_config, read_yaml
+from regionvlp.config import HARMLESS, dump_yaml, resumable_keys
 from regionvlp.errors import InputError, NothingDoneError, RegionVLPError, error_from
 from regionvlp.store.files import replacing
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import RunConfig, read_run_config
 from regionvlp.training.logbook import read_log
 from regionvlp.training.run_folder import CONFIG, check_folder, first_difference
 
 RESULT = "result.json"
 POLL = 0.2  # seconds between two looks at running processes
-# What may change when an ablation goes on: nothing that its figures could depend on. Of a run's length they do, and of
-# how often it is evaluated too, since the best checkpoint is the one measured.
-MAY_DIFFER = frozenset(
-    {"train.device", "train.workers", "train.keep", "train.log_every", "train.save_every", "data.in_memory"}
-)
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,10 @@ def check_run(job: Job) -> None:
     if not check_folder(job.run):
         return
     # As configurations, not as text: one written before a setting existed has its default.
-    known = load_config(RunConfig, read_yaml(job.run / CONFIG), source=str(job.run / CONFIG))
+    known = read_run_config(job.run / CONFIG)
     was, now = (config.model_dump(mode="json") for config in (known, job.config))
-    difference = first_difference(was, now, MAY_DIFFER)
+    # Nothing that figures could depend on may change: the best checkpoint is the one measured.
+    difference = first_difference(was, now, resumable_keys(type(job.config), (HARMLESS,)))
     if difference:
         key, old, new = difference
         raise InputError(
@@ -184,7 +180,7 @@ def _log_of(job: Job) -> Path:
 def _main(config: str, run: str) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        train_and_measure(load_config(RunConfig, read_yaml(Path(config))), Path(run))
+        train_and_measure(read_run_config(Path(config)), Path(run))
     except RegionVLPError as error:
         sys.stderr.write(f"{json.dumps(error.to_dict())}\n")
         return error.exit_code

@@ -17,8 +17,7 @@ import click
 import yaml
 from rich.console import Console
 
-from regionvlp.checkpoints.folder import Checkpoint, find_checkpoint, load_checkpoint
-from regionvlp.config import load_config
+from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
 from regionvlp.data.settings import SourceSettings
 from regionvlp.extract.launch.launch import extract_folder
 from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings, VideoSettings
@@ -27,8 +26,9 @@ from regionvlp.pipelines.output import console_for, human_bytes, json_option, wr
 from regionvlp.pipelines.toy.demo_results import draw_page
 from regionvlp.pipelines.toy.render import note_order, render
 from regionvlp.progress import ProgressBar
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import RunConfig, run_config
 from regionvlp.training.run import train
+from regionvlp.training.saving import find_checkpoint
 
 SCALE = "demo.json"
 FRAMES = 4
@@ -73,7 +73,7 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
         losses = "region-word alignment and global contrast" if use_local else "global contrast alone"
         console.print(f"{number}. training with {losses}")
         run = out / "runs" / name
-        train(run_config(out, scale, use_local=use_local), run)
+        train(demo_config(out, scale, use_local=use_local), run)
         checkpoints[name] = load_checkpoint(run)
     _copy_checkpoint(find_checkpoint(out / "runs" / "full"), out / "checkpoint")
     console.print("5. measuring on the held-out clips, and drawing")
@@ -88,12 +88,11 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
     write_json(record, json_path)
 
 
-def run_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
+def demo_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
     """The shipped recipe with this folder's paths."""
     recipe = yaml.safe_load((resources.files("regionvlp.configs") / "pretrain" / "demo.yaml").read_text("utf-8"))
     shards = str(out / "shards")
-    return load_config(
-        RunConfig,
+    return run_config(
         recipe,
         {
             "data": {"sources": [{"captions": str(out / "videos" / "train.jsonl"), "shards": shards}]},

@@ -101,7 +101,7 @@ def _words(results: Results, i: int) -> tuple[list[str], list[list[int]]]:
 
 def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> list[GroundedFrame]:
     regions = results.dataset.videos.chosen(results.annotations[i]["video_id"])
-    slots, count = results.checkpoint.config.data.regions, regions.num_frames
+    slots, count = results.checkpoint.config.data.clips.regions, regions.num_frames
     assert results.video is not None
     assert results.text is not None
     tokens, mask = region_tokens(results.video, i, results.dataset, count)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from regionvlp.data.captions import EXAMPLES, Caption
 from regionvlp.data.sampling import Sampling, choose_frames
-from regionvlp.data.settings import DataSettings
+from regionvlp.data.settings import RegionClipSettings, RegionDataSettings
 from regionvlp.data.text.content_words import ContentWords, WordWeights
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, ShardError
@@ -94,7 +94,7 @@ class RegionVideos(Dataset[VideoSample]):
         self,
         shards: Mapping[str, VideoRegions],
         video_ids: Sequence[str],
-        settings: DataSettings,
+        settings: RegionClipSettings,
         frames: int | None = None,
     ) -> None:
         missing = [video_id for video_id in video_ids if video_id not in shards]
@@ -190,7 +190,7 @@ class RegionTextDataset(Dataset[Sample]):
         self,
         captions: Sequence[Caption],
         shards: Mapping[str, VideoRegions],
-        settings: DataSettings,
+        settings: RegionDataSettings,
         *,
         training: bool,
         seed: int = 0,
@@ -203,7 +203,7 @@ class RegionTextDataset(Dataset[Sample]):
         for i, caption in enumerate(self.captions):
             by_video[caption.video_id].append(i)
         self.video_ids = list(by_video)
-        self.videos = RegionVideos(shards, self.video_ids, settings, frames)
+        self.videos = RegionVideos(shards, self.video_ids, settings.clips, frames)
         self._by_video = list(by_video.values())
         self._per_video = training and settings.pairs == "per_video"
         # In shared memory, so that workers that outlive an epoch see the next one.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from regionvlp.config import Config
+from regionvlp.config import HARMLESS, Config
 from regionvlp.data.captions import CaptionFormat, Queries
 from regionvlp.data.sampling import Sampling
 
@@ -37,33 +37,57 @@ class SourceSettings(Config):
     allow_missing: bool = False
 
 
-class DataSettings(Config):
-    """What a sample is made of.
+class ClipSettings(Config):
+    """What a clip is made of, whatever it holds.
 
     Attributes:
-        sources: where captions and regions come from; only training needs any.
-        frames: F, frames per video; of a shorter video the last one is repeated with its regions masked.
+        frames: F, frames per video; of a shorter video the last one is repeated with its tokens masked.
+        sampling: how training draws frames; ``legacy`` is the public code's way.
+    """
+
+    frames: int = Field(default=1, ge=1, le=256)
+    sampling: Sampling = "default"
+
+
+class RegionClipSettings(ClipSettings):
+    """What a clip of regions is made of.
+
+    Attributes:
         regions: R, regions per frame, the most confident first.
         loc_dim: width of the location vector: 7 in the paper, 6 in its public code and checkpoints.
         padding: what stands in the slots of masked regions: ``zeros``, or the frame's last region again (``edge``), as
             in the public code, whose region-word score is a mean over padded slots as well.
+        in_memory: read every video once, before the first step, and keep it; for sets that memory holds.
+    """
+
+    regions: int = Field(default=30, ge=1, le=1000)
+    loc_dim: Literal[6, 7] = 7
+    padding: Literal["zeros", "edge"] = "zeros"
+    in_memory: Annotated[bool, HARMLESS] = False
+
+
+class DataSettings(Config):
+    """What a sample is made of; each system's own class says what ``clips`` hold.
+
+    Attributes:
+        sources: where captions and clips come from; only training needs any.
+        clips: the video side of a sample.
         text_length: at most so many tokens, the two special ones included.
         pad_text: pad each batch to ``text_length`` (the public code does) instead of to its longest text.
         words: ``all`` words of a caption, or only its ``nouns_and_verbs`` (DemoVLP's select-token ablation; needs the
             tagger of :mod:`regionvlp.data.text.content_words`).
         pairs: in training, one sample per video with one of its captions at random, or one per caption.
-        sampling: how training draws frames; ``legacy`` is the public code's way.
-        in_memory: read every video once, before the first step, and keep it; for sets that memory holds.
     """
 
     sources: tuple[SourceSettings, ...] = ()
-    frames: int = Field(default=1, ge=1, le=256)
-    regions: int = Field(default=30, ge=1, le=1000)
-    loc_dim: Literal[6, 7] = 7
-    padding: Literal["zeros", "edge"] = "zeros"
+    clips: ClipSettings = ClipSettings()
     text_length: int = Field(default=100, ge=3, le=512)
     pad_text: bool = False
     words: Literal["all", "nouns_and_verbs"] = "all"
     pairs: Literal["per_video", "all"] = "per_video"
-    sampling: Sampling = "default"
-    in_memory: bool = False
+
+
+class RegionDataSettings(DataSettings):
+    """Captions and clips of regions."""
+
+    clips: RegionClipSettings = RegionClipSettings()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.dataset import Collate, RegionTextDataset
-from regionvlp.data.settings import DataSettings, SourceSettings
+from regionvlp.data.settings import DataSettings, RegionDataSettings, SourceSettings
 from regionvlp.data.text.content_words import ContentWords, WordWeights
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
@@ -20,8 +20,15 @@ TOLERATED = 0.01  # share of such captions that is only warned about
 CHECKED = 20_000  # captions looked at, spread over the table
 
 
-def open_source(source: SourceSettings, settings: DataSettings, *, training: bool, seed: int = 0) -> RegionTextDataset:
+def open_source(
+    source: SourceSettings, settings: DataSettings, *, training: bool, seed: int = 0, frames: int | None = None
+) -> RegionTextDataset:
     """Reads the captions of a source, opens its shards, and joins the two.
+
+    Args:
+        source, settings: what to read, and what a sample is made of.
+        training: draw frames and captions, from ``seed``.
+        frames: F in place of the settings', where the source has none of its own.
 
     Raises:
         InputError: captions or shards cannot be read, or annotated videos are missing from the shards.
@@ -29,13 +36,14 @@ def open_source(source: SourceSettings, settings: DataSettings, *, training: boo
     """
     from regionvlp.shards import open_shards
 
+    assert isinstance(settings, RegionDataSettings)
     captions = load_captions(source.captions, format=source.format, split=source.split, queries=source.queries)
     shards = open_shards(source.shards)
     captions = resolve_videos(captions, shards.video_ids, allow_missing=source.allow_missing)
     regions: Mapping[str, VideoRegions] = shards
-    if settings.in_memory:
+    if settings.clips.in_memory:
         regions = {video_id: shards[video_id] for video_id in {caption.video_id: None for caption in captions}}
-    return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames)
+    return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames or frames)
 
 
 def collate_for(

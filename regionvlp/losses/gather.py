@@ -11,16 +11,15 @@ Shape letters: B batch of one process, N tokens, D joint width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from regionvlp.errors import InputError
+from regionvlp.losses.settings import Negatives
 from regionvlp.models.encoded import Encoded
-
-Negatives = Literal["local", "global"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regionvlp.models.region_encoder import RegionEncoderSettings
-from regionvlp.models.text_encoder import TextEncoderSettings
+from regionvlp.models.settings import RegionEncoderSettings, TextEncoderSettings
 
 
 def video_macs(settings: RegionEncoderSettings, frames: int, regions: int, *, attention_products: bool = True) -> int:

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from regionvlp.config import Config
 from regionvlp.models.encoded import Encoded
 from regionvlp.models.pretrained import load_distilbert, load_vit
-from regionvlp.models.region_encoder import RegionEncoder, RegionEncoderSettings
-from regionvlp.models.text_encoder import TextEncoder, TextEncoderSettings, with_vocabulary
-
-
-class DualEncoderSettings(Config):
-    """Both towers. Their ``joint_width`` must agree."""
-
-    video: RegionEncoderSettings = RegionEncoderSettings()
-    text: TextEncoderSettings = TextEncoderSettings()
-
-    @model_validator(mode="after")
-    def _one_joint_space(self) -> DualEncoderSettings:
-        if self.video.joint_width != self.text.joint_width:
-            widths = f"video.joint_width {self.video.joint_width} and text.joint_width {self.text.joint_width}"
-            raise ValueError(f"{widths} must be the same")
-        return self
+from regionvlp.models.region_encoder import RegionEncoder
+from regionvlp.models.settings import DualEncoderSettings
+from regionvlp.models.text_encoder import TextEncoder, with_vocabulary
 
 
 class DualEncoder(nn.Module):

@@ -9,37 +9,12 @@ with what is asked decides the answer. Parameter names are those of the public s
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regionvlp.config import Config
 from regionvlp.models.encoded import Encoded
-
-
-class AnswerHeadSettings(Config):
-    """Sizes and form of the head. The defaults are the public code's, but for the number of answers.
-
-    Attributes:
-        answers: A, entries of the answer vocabulary.
-        width: D, of the encoders' tokens.
-        hidden: H.
-        dropout: on the joint vectors that attention is computed from.
-        text_pool: what the question is to the head: the largest value of each dimension over ``all`` tokens, CLS, SEP
-            and padding included (public code), over the ``valid`` ones, or ``cls`` (the paper's text).
-        padding: a padded region's attention logit is ``zero`` (public code: it keeps some weight), or it is
-            ``excluded``.
-    """
-
-    answers: int = Field(ge=1)
-    width: int = Field(default=256, ge=1)
-    hidden: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    text_pool: Literal["all", "valid", "cls"] = "all"
-    padding: Literal["zero", "excluded"] = "zero"
+from regionvlp.models.settings import AnswerHeadSettings
 
 
 class NormedLinear(nn.Module):

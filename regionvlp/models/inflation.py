@@ -6,13 +6,11 @@ Time loaders, which know these three ways.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Inflation = Literal["zeros", "interp", "bilinear"]
+from regionvlp.models.settings import Inflation
 
 
 def inflate_frames(rows_1FD: Tensor, frames: int, mode: Inflation = "zeros") -> Tensor:

@@ -10,55 +10,13 @@ The paper and its public code differ; each difference is a setting. ``public`` w
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from regionvlp.config import Config
 from regionvlp.errors import InputError
 from regionvlp.models.attention import Block
 from regionvlp.models.encoded import Encoded
-
-
-class RegionEncoderSettings(Config):
-    """Sizes and form of the region encoder. The defaults are ViT-B/16 over the public detectors' features.
-
-    Attributes:
-        feature_width: C, what the detector gives per region.
-        loc_dim: P, 7 (paper: ``x1 y1 x2 y2 w h area``) or 6 (public code: no area).
-        width, depth, heads, mlp_ratio: of the transformer.
-        frames: rows of the temporal embedding, the most frames that can be read.
-        regions: rows of the position embedding, less one. Only CLS's row is ever used, so a clip may have any number
-            of regions.
-        attention: a region sees ``all`` regions (paper) or those of its own ``frame`` (public code).
-        time_attention: attention over time in every block (paper, table 12).
-        final_norm: LayerNorm after the last block. The public code has one and never applies it.
-        joint_width: E.
-        pretrained: a timm ViT (``.pth``, ``.safetensors``, or a Hugging Face name such as
-            ``timm/vit_base_patch16_224.orig_in21k_ft_in1k``) to start the blocks from, or null.
-    """
-
-    feature_width: int = Field(default=2048, ge=1)
-    loc_dim: Literal[6, 7] = 7
-    width: int = Field(default=768, ge=1)
-    depth: int = Field(default=12, ge=1)
-    heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    frames: int = Field(default=1, ge=1)
-    regions: int = Field(default=30, ge=1)
-    attention: Literal["all", "frame"] = "all"
-    time_attention: bool = False
-    final_norm: bool = True
-    joint_width: int = Field(default=256, ge=1)
-    pretrained: str | None = None
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> RegionEncoderSettings:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
+from regionvlp.models.settings import RegionEncoderSettings
 
 
 class RegionEncoder(nn.Module):

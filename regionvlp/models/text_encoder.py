@@ -8,43 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regionvlp.config import Config
 from regionvlp.errors import InputError
 from regionvlp.models.encoded import Encoded
-
-
-class TextEncoderSettings(Config):
-    """Sizes of the text encoder. The defaults are ``distilbert-base-uncased``.
-
-    Attributes:
-        pretrained: a folder or Hugging Face name of a DistilBERT of exactly these sizes, or null.
-        vocab_size: entries of the vocabulary; null takes the tokenizer's.
-        width, depth, heads, mlp_width, dropout: of the transformer (dropout also on attention weights).
-        max_length: rows of the position table, the longest caption in tokens, CLS and SEP included.
-        sep_is_word: whether SEP counts as a word in the losses (the paper does not say, its code counts it).
-        joint_width: E.
-    """
-
-    pretrained: str | None = None
-    vocab_size: int | None = Field(default=None, ge=1)
-    width: int = Field(default=768, ge=1)
-    depth: int = Field(default=6, ge=1)
-    heads: int = Field(default=12, ge=1)
-    mlp_width: int = Field(default=3072, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    max_length: int = Field(default=512, ge=2)
-    sep_is_word: bool = True
-    joint_width: int = Field(default=256, ge=1)
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> TextEncoderSettings:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
+from regionvlp.models.settings import TextEncoderSettings
 
 
 class TextEncoder(nn.Module):

@@ -14,8 +14,9 @@ Everything is exported from here and imported on first use, so that ``import reg
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regionvlp.lazy import exports
 
 if TYPE_CHECKING:
     from regionvlp.shards.batch import RegionBatch as RegionBatch
@@ -48,31 +49,27 @@ if TYPE_CHECKING:
     from regionvlp.store.receipts import read_receipts as read_receipts
     from regionvlp.store.summary import inspect as inspect
 
-_HOME = {
-    "shards.batch": ["RegionBatch"],
-    "shards.reader": ["ShardReader", "UnknownVideoError", "open_shards"],
-    "shards.schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
-    "shards.verification": ["Fault", "verify"],
-    "shards.writer": ["ShardDoneError", "ShardWriter"],
-    "store.claims": ["Claim", "ClaimInfo", "ClaimLostError", "Claims"],
-    "store.files": ["remove_leftovers"],
-    "store.manifest": ["Manifest"],
-    "store.plan": ["PlanRow", "PlanTable", "read_plan", "write_plan"],
-    "store.receipts": [
-        "Failure",
-        "Partial",
-        "Receipt",
-        "finished_shards",
-        "library_versions",
-        "lost_shards",
-        "read_receipts",
-    ],
-    "store.summary": ["inspect"],
-}
-_LAZY = {name: module for module, names in _HOME.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"regionvlp.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'regionvlp.shards' has no attribute '{name}'")
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "regionvlp.shards.batch": ["RegionBatch"],
+        "regionvlp.shards.reader": ["ShardReader", "UnknownVideoError", "open_shards"],
+        "regionvlp.shards.schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
+        "regionvlp.shards.verification": ["Fault", "verify"],
+        "regionvlp.shards.writer": ["ShardDoneError", "ShardWriter"],
+        "regionvlp.store.claims": ["Claim", "ClaimInfo", "ClaimLostError", "Claims"],
+        "regionvlp.store.files": ["remove_leftovers"],
+        "regionvlp.store.manifest": ["Manifest"],
+        "regionvlp.store.plan": ["PlanRow", "PlanTable", "read_plan", "write_plan"],
+        "regionvlp.store.receipts": [
+            "Failure",
+            "Partial",
+            "Receipt",
+            "finished_shards",
+            "library_versions",
+            "lost_shards",
+            "read_receipts",
+        ],
+        "regionvlp.store.summary": ["inspect"],
+    },
+)

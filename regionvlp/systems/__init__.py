@@ -1,1 +1,4 @@
-"""The systems of the literature, each model and losses in one module that the trainer can train."""
+"""The systems of the literature, one module each: model and losses as one module that the trainer can train.
+
+``base`` says what a system is, ``registry`` finds them by name.
+"""

@@ -1,116 +1,47 @@
-"""Tasks: what a trainer trains and an evaluator scores. One per system of the literature.
+"""DemoVLP: regions against words, as wholes and piece by piece.
 
-A task owns model and losses, says which keys of a batch it reads, and turns a batch into named scalars. The trainer
-adds up those whose name ends in ``_loss``, logs all, and knows neither models nor losses.
+In: batches of regions and captions. Out: the losses of global contrast and of a token matching, region-word alignment
+unless the settings say otherwise (DemoVLP, section 3).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from regionvlp.config import Config
-from regionvlp.errors import ConfigError, nearest
-from regionvlp.losses import (
-    RegionWordSettings,
-    candidates,
-    filip_loss,
-    filip_similarity,
-    global_contrast,
-    global_similarity,
-    region_word_loss,
-    region_word_similarity,
-    taco_similarity,
-    taco_token_loss,
-)
-from regionvlp.losses.gather import Negatives
-from regionvlp.losses.temperature import Temperature
-from regionvlp.models import DualEncoder, DualEncoderSettings, Encoded, build_dual_encoder
-
-ModelSettings = DualEncoderSettings
-WORD_WEIGHT = "word_weight"  # the batch key
+from regionvlp.errors import ConfigError
+from regionvlp.losses.contrastive import global_contrast, global_similarity
+from regionvlp.losses.gather import candidates
+from regionvlp.losses.settings import LossSettings
+from regionvlp.losses.token_match import token_match
+from regionvlp.models.dual_encoder import DualEncoder, build_dual_encoder
+from regionvlp.models.encoded import Encoded
+from regionvlp.models.inflation import fit_regions, inflate_frames
+from regionvlp.models.settings import DualEncoderSettings, Inflation
+from regionvlp.shards import Manifest
+from regionvlp.systems.base import Stage, System
 
 
-class LossSettings(Config):
-    """Which losses, and how they contrast.
-
-    Attributes:
-        use_global: contrast of pooled vectors. Alone it is the paper's *Base* model.
-        use_local: contrast of tokens.
-        local: which one: ``region_word`` alignment, ``filip``, or ``taco``.
-        word_weight: what ``taco`` weighs words by: ``equal``, or ``idf``, the inverse document frequency of nouns and
-            verbs in the training captions and 0 for other words (as TACo does; finding them needs a tagger, see
-            :mod:`regionvlp.data.text.content_words`).
-        temperature: of the global contrast, ``filip`` and ``taco``; ``region_word`` has its own.
-        negatives: from this process's batch (``local``, as published) or from all processes (``global``).
-        region_word: settings of the alignment.
-    """
-
-    use_global: bool = True
-    use_local: bool = True
-    local: Literal["region_word", "filip", "taco"] = "region_word"
-    word_weight: Literal["equal", "idf"] = "equal"
-    temperature: Temperature = 0.05
-    negatives: Negatives = "local"
-    region_word: RegionWordSettings = RegionWordSettings()
-
-    @property
-    def weighs_words(self) -> bool:
-        """Whether batches must say how rare their nouns and verbs are."""
-        return self.use_local and self.local == "taco" and self.word_weight == "idf"
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> LossSettings:
-        if not self.use_global and not self.use_local:
-            raise ValueError("use_global and use_local are both off, so there is nothing to learn")
-        return self
+def build(
+    model: DualEncoderSettings, loss: LossSettings, *, vocab_size: int | None = None, pretrained: bool = True
+) -> DemoVLP:
+    """Builds the system; arguments as :func:`regionvlp.systems.registry.build_system`."""
+    return DemoVLP(build_dual_encoder(model, vocab_size=vocab_size, pretrained=pretrained), loss)
 
 
-class Task(nn.Module, ABC):
-    """What the trainer and the evaluator see of a system.
-
-    Attributes:
-        batch_keys: the keys that :meth:`forward` reads.
-    """
-
-    batch_keys: tuple[str, ...]
-
-    @abstractmethod
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars of a training batch by name; those ending in ``_loss`` are summed and differentiated."""
-
-    @abstractmethod
-    def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:
-        """The videos of a batch in the joint space."""
-
-    @abstractmethod
-    def encode_text(self, batch: Mapping[str, Tensor]) -> Encoded:
-        """The captions of a batch in the joint space."""
-
-    @abstractmethod
-    def similarities(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
-        """What retrieval ranks by the sum of, by name: [texts, videos] float each."""
-
-    def similarity(self, video: Encoded, text: Encoded) -> Tensor:
-        """[texts, videos] float: what retrieval ranks by."""
-        parts = list(self.similarities(video, text).values())
-        return sum(parts[1:], start=parts[0])
-
-
-class DemoVLP(Task):
-    """Regions against words, as wholes and piece by piece: global contrast + region-word alignment."""
+class DemoVLP(System):
+    """A region encoder and a text encoder, contrasted as wholes and token by token."""
 
     def __init__(self, model: DualEncoder, losses: LossSettings) -> None:
         super().__init__()
-        self.batch_keys = DualEncoder.video_keys + DualEncoder.text_keys
-        if losses.weighs_words:
-            self.batch_keys += (WORD_WEIGHT,)
         self.model = model
         self.losses = losses
+        self.match = token_match(losses)
+        self.inputs = DualEncoder.video_keys + DualEncoder.text_keys + (self.match.inputs if self.match else ())
+        self.counts_padding = losses.counts_padding
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoders; the losses look at their input on the host and bring kernels of their own."""
@@ -118,22 +49,14 @@ class DemoVLP(Task):
         self.model.text.compile(*args, **kwargs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``global_loss`` and the local losses that are in use."""
-        settings = self.losses
+        """``global_loss`` and the losses of the token matching, whichever are in use."""
         video, text = self.encode_video(batch), self.encode_text(batch)
-        among = candidates(video, text, settings.negatives)
+        among = candidates(video, text, self.losses.negatives)
         scalars: dict[str, Tensor] = {}
-        if settings.use_global:
-            scalars |= global_contrast(video=video, text=text, temperature=settings.temperature, among=among)
-        if settings.use_local and settings.local == "region_word":
-            scalars |= region_word_loss(video=video, text=text, settings=settings.region_word, among=among)
-        if settings.use_local and settings.local == "filip":
-            scalars |= filip_loss(video=video, text=text, temperature=settings.temperature, among=among)
-        if settings.use_local and settings.local == "taco":
-            weight = batch[WORD_WEIGHT] if settings.word_weight == "idf" else text.mask
-            scalars |= taco_token_loss(
-                video=video, text=text, word_weight=weight, temperature=settings.temperature, among=among
-            )
+        if self.losses.use_global:
+            scalars |= global_contrast(video=video, text=text, temperature=self.losses.temperature, among=among)
+        if self.match:
+            scalars |= self.match.loss(video, text, among, batch)
         return scalars
 
     def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:
@@ -151,37 +74,28 @@ class DemoVLP(Task):
         parts: dict[str, Tensor] = {}
         if self.losses.use_global:
             parts["global"] = global_similarity(video=video, text=text)
-        if self.losses.use_local and self.losses.local == "region_word":
-            parts["local"] = region_word_similarity(video=video, text=text, settings=self.losses.region_word)
-        if self.losses.use_local and self.losses.local == "filip":
-            parts["local"] = filip_similarity(video=video, text=text)
-        if self.losses.use_local and self.losses.local == "taco":
-            parts["local"] = taco_similarity(video=video, text=text)
+        if self.match:
+            parts["local"] = self.match.similarity(video, text)
         return parts
 
+    def adapt(self, state: dict[str, Tensor], inflation: Inflation) -> dict[str, Tensor]:
+        """Fits the temporal and the position embedding."""
+        settings = self.model.video.settings
+        for name in state:
+            if name.endswith("temporal_embed"):
+                state[name] = inflate_frames(state[name], settings.frames, inflation)
+            if name.endswith("custom_pos_embed"):
+                state[name] = fit_regions(state[name], settings.regions)
+        return state
 
-TASKS: dict[str, type[DemoVLP]] = {"demovlp": DemoVLP}
+    def check(self, manifest: Manifest, folder: Path) -> None:
+        """Regions must have as many features as the region encoder reads."""
+        reads = self.model.video.settings.feature_width
+        if manifest.feature_width != reads:
+            raise ConfigError(
+                f"the regions in {folder} have {manifest.feature_width} features, the model reads {reads}",
+                f"set model.video.feature_width={manifest.feature_width}, or use shards of another detector",
+            )
 
-
-def build_task(
-    name: str,
-    model: ModelSettings,
-    losses: LossSettings,
-    *,
-    vocab_size: int | None = None,
-    pretrained: bool = True,
-) -> Task:
-    """Builds a task by name.
-
-    Args:
-        name: a key of :data:`TASKS`.
-        model, losses: its sections of the config.
-        vocab_size: of the tokenizer, where ``model.text.vocab_size`` is left out.
-        pretrained: whether to read the weights that ``model`` names; False where a checkpoint follows anyway.
-
-    Raises:
-        ConfigError: no such task. InputError, WeightsError: see :func:`regionvlp.models.build_dual_encoder`.
-    """
-    if name not in TASKS:
-        raise ConfigError(f"no task '{name}'", nearest(name, TASKS) or f"tasks: {', '.join(TASKS)}")
-    return TASKS[name](build_dual_encoder(model, vocab_size=vocab_size, pretrained=pretrained), losses)
+    def stages(self) -> Iterable[Stage]:
+        return Stage("video encoder", self.model.video), Stage("text encoder", self.model.text)

@@ -1,14 +1,26 @@
-"""The configuration of a training run, from data to evaluation: what ``RUN/config.yaml`` holds."""
+"""The configuration of a training run, from data to evaluation: what ``RUN/config.yaml`` holds. Imports no torch.
+
+``task`` names the system and so decides what ``model``, ``loss`` and ``data.clips`` may hold: :data:`RUN_CONFIGS` has
+a class for each. :func:`run_config` is the way in; it also reads files of older versions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
 from pydantic import Field
 
-from regionvlp.config import Config
-from regionvlp.data.settings import AbsolutePath, DataSettings, SourceSettings
-from regionvlp.models.inflation import Inflation
-from regionvlp.systems.demovlp import LossSettings, ModelSettings
+from regionvlp.config import Config, known_keys, merge, read_yaml, validate
+from regionvlp.data.settings import AbsolutePath, DataSettings, RegionDataSettings, SourceSettings
+from regionvlp.errors import ConfigError, nearest
+from regionvlp.losses.settings import LossSettings
+from regionvlp.models.settings import DualEncoderSettings, Inflation
 from regionvlp.training.settings import OptimSettings, TrainSettings
+
+# Until 0.1.0 these stood in ``data`` itself.
+MOVED_TO_CLIPS = ("frames", "regions", "loc_dim", "padding", "sampling", "in_memory")
 
 
 class TokenizerSettings(Config):
@@ -29,7 +41,7 @@ class EvalSettings(Config):
 
     Attributes:
         source: the held-out captions and their shards; null for no evaluation.
-        frames: F at evaluation; null takes ``data.frames``.
+        frames: F at evaluation; null takes ``data.clips.frames``.
         batch_size: videos, and texts, that are encoded at a time.
     """
 
@@ -39,21 +51,115 @@ class EvalSettings(Config):
 
 
 class RunConfig(Config):
-    """Everything ``regionvlp pretrain`` and ``regionvlp finetune`` can be told.
+    """What the runs of all systems can be told; each system's own class says the rest.
 
     Attributes:
-        task: which system, see :data:`regionvlp.systems.demovlp.TASKS`.
+        task: which system, a key of :data:`RUN_CONFIGS`.
         init: a checkpoint folder whose weights (and tokenizer) the run starts from. Resuming a run is another thing.
-        inflation: how its temporal embedding becomes one of more frames, see :func:`inflate_frames`.
+        inflation: how its temporal embedding becomes one of more frames, see
+            :func:`regionvlp.models.inflation.inflate_frames`.
     """
 
-    task: str = "demovlp"
+    task: str
     init: AbsolutePath | None = None
     inflation: Inflation = "zeros"
     tokenizer: TokenizerSettings = TokenizerSettings()
-    data: DataSettings = DataSettings()
-    model: ModelSettings = ModelSettings()
-    loss: LossSettings = LossSettings()
+    data: DataSettings
+    model: Any
+    loss: Any
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+
+    @property
+    def all_sources(self) -> tuple[SourceSettings, ...]:
+        """What is trained on, then what is evaluated on."""
+        return (*self.data.sources, *((self.eval.source,) if self.eval.source else ()))
+
+    @property
+    def most_frames(self) -> int:
+        """F of the longest clip that the run reads."""
+        every = (self.eval.frames, *(source.frames for source in self.data.sources))
+        return max(self.data.clips.frames, *(frames or 1 for frames in every))
+
+    def check_sizes(self) -> None:
+        """Makes sure that the sections fit each other.
+
+        Raises:
+            ConfigError: naming the two keys that do not.
+        """
+
+
+class DemoVLPConfig(RunConfig):
+    """DemoVLP (:mod:`regionvlp.systems.demovlp`)."""
+
+    task: Literal["demovlp"] = "demovlp"
+    data: RegionDataSettings = RegionDataSettings()
+    model: DualEncoderSettings = DualEncoderSettings()
+    loss: LossSettings = LossSettings()
+
+    def check_sizes(self) -> None:
+        clips, video, text = self.data.clips, self.model.video, self.model.text
+        if clips.loc_dim != video.loc_dim:
+            message = f"data.clips.loc_dim {clips.loc_dim} is not model.video.loc_dim {video.loc_dim}"
+            raise ConfigError(message, "make them equal")
+        if self.most_frames > video.frames:
+            message = f"{self.most_frames} frames do not fit model.video.frames {video.frames}"
+            raise ConfigError(message, f"set model.video.frames={self.most_frames}")
+        if self.data.text_length > text.max_length:
+            message = f"data.text_length {self.data.text_length} does not fit model.text.max_length {text.max_length}"
+            raise ConfigError(message, f"set model.text.max_length={self.data.text_length}")
+
+
+RUN_CONFIGS: dict[str, type[RunConfig]] = {"demovlp": DemoVLPConfig}
+
+
+def run_config(*layers: Mapping[str, Any], source: str = "the configuration") -> RunConfig:
+    """Validates the layers, later ones winning, as the configuration of the system that ``task`` names.
+
+    Args:
+        layers: nested mappings, of this or an older version's form: a YAML file, then command-line options.
+        source: what to call the whole in an error.
+
+    Raises:
+        ConfigError: one line naming the first offending key and, where another system has it, that system.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, _upgraded(layer, source))
+    task = values.get("task", "demovlp")
+    if not isinstance(task, str) or task not in RUN_CONFIGS:
+        hint = nearest(str(task), RUN_CONFIGS) or f"systems: {', '.join(RUN_CONFIGS)}"
+        raise ConfigError(f"no system '{task}' for 'task' in {source}", hint)
+    return validate(RUN_CONFIGS[task], values, source, elsewhere=_systems_with)
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The configuration in a file such as ``RUN/config.yaml``.
+
+    Raises:
+        InputError, ConfigError: it cannot be read, or is none.
+    """
+    return run_config(read_yaml(path), source=str(path))
+
+
+def _upgraded(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A layer in today's form."""
+    values, data = dict(layer), layer.get("data")
+    if not isinstance(data, Mapping):
+        return values
+    moved = {key: data[key] for key in MOVED_TO_CLIPS if key in data}
+    clips = data.get("clips", {})
+    if not moved or not isinstance(clips, Mapping):
+        return values
+    twice = next((key for key in moved if key in clips and clips[key] != moved[key]), None)
+    if twice:
+        message = f"{source} has data.{twice} = {moved[twice]!r} and data.clips.{twice} = {clips[twice]!r}"
+        raise ConfigError(message, f"keep data.clips.{twice}")
+    rest = {key: value for key, value in data.items() if key not in moved}
+    return values | {"data": rest | {"clips": {**moved, **clips}}}
+
+
+def _systems_with(key: str) -> list[str]:
+    """The systems whose configuration knows a dotted key."""
+    return [name for name, config in RUN_CONFIGS.items() if key in known_keys(config)]

@@ -14,34 +14,31 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from regionvlp.checkpoints.folder import (
-    check_detector,
-    find_checkpoint,
-    load_checkpoint,
-    read_detector,
-    save_beside_weights,
-)
-from regionvlp.config import dump_yaml
+from regionvlp.config import dump_yaml, resumable_keys
 from regionvlp.data.dataset import Collate, RegionTextDataset
 from regionvlp.data.settings import DataSettings
 from regionvlp.data.sources import check_script, collate_for, open_source
 from regionvlp.data.text.content_words import nltk_tagger
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.devices import pick_device
-from regionvlp.errors import ConfigError, InputError, RegionVLPError, WeightsError
+from regionvlp.errors import InputError, RegionVLPError, WeightsError
+from regionvlp.evaluation.encode import encode
 from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.evaluation.retrieval import run_retrieval
-from regionvlp.models.inflation import fit_regions, inflate_frames
+from regionvlp.evaluation.retrieval import rank
+from regionvlp.losses.token_match import WORD_WEIGHT
 from regionvlp.shards import Manifest
-from regionvlp.systems.demovlp import WORD_WEIGHT, Task, build_task
-from regionvlp.training.config import EvalSettings, RunConfig
+from regionvlp.systems.base import System
+from regionvlp.systems.registry import build_system
+from regionvlp.training.config import EvalSettings, RunConfig, read_run_config, run_config
 from regionvlp.training.distributed import World, close_world, open_world
+from regionvlp.training.identity import check_detector, read_detector, save_beside_weights
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.run_folder import find_candidates, open_run
 from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.trainer import Trainer
-from regionvlp.weights.modules import check_shapes
+from regionvlp.weights.modules import fill, read_module_weights
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Prepared:
     held_out: RegionTextDataset | None
     tokenizer: TextTokenizer
     detector: Mapping[str, Any]
-    task: Task
+    system: System
 
     @cached_property
     def collate(self) -> Collate:
@@ -62,11 +59,9 @@ class Prepared:
         Raises:
             InputError: the configuration asks for nouns and verbs, and there is no tagger to find them.
         """
-        weigh = WORD_WEIGHT in self.task.batch_keys
+        weigh = WORD_WEIGHT in self.system.inputs
         captions = [caption for dataset in self.datasets for caption in dataset.captions] if weigh else []
-        loss = self.config.loss
-        padding_counts = loss.use_local and loss.local == "region_word" and loss.region_word.counts_padding
-        return collate_for(self.config.data, self.tokenizer, captions, trim=not padding_counts)
+        return collate_for(self.config.data, self.tokenizer, captions, trim=not self.system.counts_padding)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -82,10 +77,12 @@ def prepare(config: RunConfig) -> Prepared:
     tokenizer = _tokenizer(config, init, datasets)
     for dataset in (*datasets, *([held_out] if held_out else [])):
         check_script(dataset.captions, tokenizer)
-    task = build_task(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
+    system = build_system(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
+    for source in config.all_sources:
+        system.check(Manifest.read(source.shards), source.shards)
     if init:
-        _start_from(task, init, config)
-    return Prepared(config, datasets, held_out, tokenizer, detector, task)
+        _start_from(system, init, config)
+    return Prepared(config, datasets, held_out, tokenizer, detector, system)
 
 
 def check_inputs(configs: Iterable[RunConfig]) -> None:
@@ -104,25 +101,31 @@ def check_inputs(configs: Iterable[RunConfig]) -> None:
         _detector(config, find_checkpoint(config.init) if config.init else None)
         if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
             nltk_tagger()
-        for size in sizes(config.data.model_copy(update={"in_memory": False}), config.eval):
+        for size in sizes(_on_disk(config.data), config.eval):
             EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
 
 
 def train(
-    config: RunConfig,
-    run_dir: Path,
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    run_dir: str | Path,
     *,
     resume: Literal["auto", "never"] | Path = "auto",
     prepared: Prepared | None = None,
 ) -> None:
     """Trains to the end, going on where an earlier call for the same folder stopped.
 
+    Args:
+        config: a configuration, the mapping that a YAML file of one holds, or such a file's path.
+        run_dir: the run folder; made where it is missing.
+        resume: ``auto`` goes on from the newest checkpoint, ``never`` wants a new folder, a path names a checkpoint.
+        prepared: of the same configuration, where it is there already.
+
     Raises:
         InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
             checkpoint written.
     """
-    prepared = prepared or prepare(config)
-    world = open_world(config.train.device)
+    run_dir, prepared = Path(run_dir), prepared or prepare(_as_config(config))
+    world = open_world(prepared.config.train.device)
     try:
         # Built first: what does not fit is found before the run folder is touched.
         trainer = _trainer(prepared, world, run_dir)
@@ -130,6 +133,12 @@ def train(
         trainer.fit()
     finally:
         close_world(world)
+
+
+def _as_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    return read_run_config(Path(config)) if isinstance(config, str | Path) else run_config(config)
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
@@ -144,7 +153,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "task": prepared.config.task,
             "device": str(world.device),
             "processes": world.size,
-            "parameters": sum(p.numel() for p in trainer.task.parameters()),
+            "parameters": sum(p.numel() for p in trainer.system.parameters()),
             "vocabulary": prepared.tokenizer.vocab_size,
             "pairs": {loader.name: loader.sampler.size for loader in trainer.loaders.loaders},
             "held_out": len(prepared.held_out.captions) if prepared.held_out else 0,
@@ -164,14 +173,20 @@ def _open_data(
     datasets = [open_source(source, data, training=True, seed=seed) for source in data.sources]
     if evaluation.source is None:
         return datasets, None
-    settings = data.model_copy(update={"frames": evaluation.frames or data.frames})
-    return datasets, open_source(evaluation.source, settings, training=False)
+    return datasets, open_source(evaluation.source, data, training=False, frames=evaluation.frames)
+
+
+def _on_disk(data: DataSettings) -> DataSettings:
+    """The same without reading everything at once, where that was asked for."""
+    fields = type(data.clips).model_fields
+    clips = data.clips.model_copy(update={"in_memory": False} if "in_memory" in fields else {})
+    return data.model_copy(update={"clips": clips})
 
 
 def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
     config = prepared.config
     return Trainer(
-        prepared.task,
+        prepared.system,
         _loaders(prepared, world),
         config.train,
         config.optim,
@@ -194,8 +209,11 @@ def _opened(
             found = find_candidates(run_dir, resume)
             if found:
                 _check_same_inputs(prepared, found[0])
-            text = dump_yaml(prepared.config)
-            candidates = open_run(run_dir, text, resume, seed=prepared.config.train.seed).candidates
+            config = prepared.config
+            candidates = open_run(
+                run_dir, dump_yaml(config), resume, seed=config.train.seed, may_differ=resumable_keys(type(config)),
+                read=lambda path: read_run_config(path).model_dump(mode="json"),
+            ).candidates  # fmt: skip
         except RegionVLPError as error:
             complaint = error.message, error.hint
     candidates, complaint = world.from_main((candidates, complaint))
@@ -225,33 +243,27 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _start_from(task: Task, init: Path, config: RunConfig) -> None:
+def _start_from(system: System, init: Path, config: RunConfig) -> None:
     """Copies the weights of a checkpoint, which may have been built for other numbers of frames and regions."""
-    state = load_checkpoint(init).task.state_dict()
-    for name in state:
-        if name.endswith("temporal_embed"):
-            state[name] = inflate_frames(state[name], config.model.video.frames, config.inflation)
-        if name.endswith("custom_pos_embed"):
-            state[name] = fit_regions(state[name], config.model.video.regions)
-    found, wanted = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, task.state_dict()))
+    state = system.adapt(read_module_weights(init), config.inflation)
     try:
-        check_shapes(init, found, wanted)
+        fill(system, state, init)
     except WeightsError as error:
         hint = f"start with its own configuration: --config {init / 'config.yaml'}"
         raise WeightsError(error.message, hint) from None
-    task.load_state_dict(state)
 
 
 def _evaluator(prepared: Prepared, world: World) -> Any:
-    held_out, collate, settings = prepared.held_out, prepared.collate, prepared.config.eval
-    workers = prepared.config.train.workers
+    held_out, collate, config = prepared.held_out, prepared.collate, prepared.config
     assert held_out is not None
 
-    def evaluate(task: nn.Module) -> dict[str, float]:
-        assert isinstance(task, Task)
-        found = run_retrieval(
-            task, held_out, collate, device=world.device, batch_size=settings.batch_size, workers=workers
-        )
+    def evaluate(system: nn.Module) -> dict[str, float]:
+        assert isinstance(system, System)
+        encoded = encode(
+            system, held_out, collate, device=world.device, precision=config.train.precision,
+            batch_size=config.eval.batch_size, workers=config.train.workers,
+        )  # fmt: skip
+        found = rank(system, encoded)
         return flat_metrics(retrieval_metrics(found.similarity, found.target))
 
     return evaluate
@@ -273,39 +285,15 @@ def _names(paths: list[Path]) -> list[str]:
 
 def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
     """The one detector that all shards of the run come from, and that the model is built for."""
-    sources = [*config.data.sources, *([config.eval.source] if config.eval.source else [])]
     identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
-    for source in sources:
+    for source in config.all_sources:
         manifest = Manifest.read(source.shards)
-        if manifest.feature_width != config.model.video.feature_width:
-            raise ConfigError(
-                f"the regions in {source.shards} have {manifest.feature_width} features, the model reads "
-                f"{config.model.video.feature_width}",
-                f"set model.video.feature_width={manifest.feature_width}, or use shards of another detector",
-            )
         if identity is not None:
             check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
         identity = manifest.detector
     assert identity is not None, "a run has at least one source"
-    _check_sizes(config)
+    config.check_sizes()
     return identity
-
-
-def _check_sizes(config: RunConfig) -> None:
-    """What data and model must agree on."""
-    data, video, text = config.data, config.model.video, config.model.text
-    frames = max(data.frames, config.eval.frames or 1, *(source.frames or 1 for source in data.sources))
-    for fits, message, hint in (
-        (data.loc_dim == video.loc_dim, f"data.loc_dim {data.loc_dim} is not model.video.loc_dim {video.loc_dim}",
-         "make them equal"),
-        (frames <= video.frames, f"{frames} frames do not fit model.video.frames {video.frames}",
-         f"set model.video.frames={frames}"),
-        (data.text_length <= text.max_length,
-         f"data.text_length {data.text_length} does not fit model.text.max_length {text.max_length}",
-         f"set model.text.max_length={data.text_length}"),
-    ):  # fmt: skip
-        if not fits:
-            raise ConfigError(message, hint)
 
 
 def _tokenizer(config: RunConfig, init: Path | None, datasets: list[RegionTextDataset]) -> TextTokenizer:

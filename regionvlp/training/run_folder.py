@@ -10,7 +10,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,13 +28,6 @@ from regionvlp.training.saving import checkpoints, latest, step_of
 CONFIG = "config.yaml"
 RECORD = "run.json"
 LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "safetensors", "pydantic")
-# What may change when a run goes on: how long it is, where it computes, what it writes and how often.
-MAY_DIFFER = frozenset(
-    {
-        *("train.epochs", "train.max_steps", "train.device", "train.workers", "train.keep", "train.log_every"),
-        *("train.save_every", "train.eval_every", "train.best_metric", "train.best_is", "data.in_memory"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,8 @@ def open_run(
     resume: Literal["auto", "never"] | Path = "auto",
     *,
     seed: int | None = None,
-    may_differ: Collection[str] = MAY_DIFFER,
+    may_differ: Collection[str] = (),
+    read: Callable[[Path], Mapping[str, Any]] = read_yaml,
 ) -> RunFolder:
     """Starts a run in ``path``, or finds where the one in it goes on. Call it on the main process only.
 
@@ -70,15 +64,16 @@ def open_run(
             run, a path names a checkpoint, or a run whose newest is meant.
         seed: for the record.
         may_differ: dotted keys, or sections, whose change does not make it another run.
+        read: gives the values of a stored configuration; one of an older version in today's form.
 
     Raises:
         InputError: ``path`` holds another run, or something else; or the checkpoint asked for is not there.
     """
     candidates = find_candidates(path, resume)
     if check_folder(path):
-        _check_same_run(path, config_text, may_differ)
+        _check_same_run(path, config_text, may_differ, read)
     if isinstance(resume, Path):
-        _check_same_run(candidates[0], config_text, may_differ)
+        _check_same_run(candidates[0], config_text, may_differ, read)
     path.mkdir(parents=True, exist_ok=True)
     _write(path / RECORD, json.dumps(_record(path / RECORD, seed), indent=2) + "\n")
     _write(path / CONFIG, config_text)
@@ -126,8 +121,10 @@ def first_difference(
     return None
 
 
-def _check_same_run(path: Path, config_text: str, may_differ: Collection[str]) -> None:
-    difference = first_difference(read_yaml(path / CONFIG), yaml.safe_load(config_text) or {}, may_differ)
+def _check_same_run(
+    path: Path, config_text: str, may_differ: Collection[str], read: Callable[[Path], Mapping[str, Any]]
+) -> None:
+    difference = first_difference(read(path / CONFIG), yaml.safe_load(config_text) or {}, may_differ)
     if difference:
         key, old, new = difference
         raise InputError(

@@ -63,6 +63,22 @@ def best(run: Path) -> Path | None:
     return next((path for path in checkpoints(run) if path.name == name), None)
 
 
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that ``path`` is, or the best (else newest) one of the run that it is.
+
+    Raises:
+        InputError: nothing is there, or it is no checkpoint.
+    """
+    if not path.is_dir():
+        raise InputError(f"there is no checkpoint at {path}", "give the folder of a run or of a checkpoint")
+    if (path / WEIGHTS).is_file():
+        return path
+    found = best(path) or latest(path)
+    if found is None:
+        raise InputError(f"{path} holds no checkpoint", "give the folder of a run or of a checkpoint")
+    return found
+
+
 def step_of(checkpoint: Path) -> int:
     """Returns the number of optimizer steps done when ``checkpoint`` was written, from its name.
 

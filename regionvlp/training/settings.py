@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, field_validator
 
-from regionvlp.config import Config
+from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.errors import ConfigError
 
 Interval = Annotated[str, StringConstraints(pattern=r"^(never|[1-9][0-9]* (epochs?|steps?))$")]
@@ -42,8 +42,8 @@ class OptimSettings(Config):
 class TrainSettings(Config):
     """How long, how much at once, and what is written when."""
 
-    epochs: PositiveInt = 50
-    max_steps: PositiveInt | None = None  # optimizer steps; ends the run before the epochs do
+    epochs: Annotated[PositiveInt, RESUMABLE] = 50
+    max_steps: Annotated[PositiveInt | None, RESUMABLE] = None  # optimizer steps; ends the run before the epochs do
     # Pairs per optimizer step over all processes and accumulated parts, so that a recipe means the same anywhere.
     batch_size: PositiveInt = 128
     # Parts that a batch is computed in. Contrastive losses then only see the negatives of one part at a time.
@@ -51,16 +51,16 @@ class TrainSettings(Config):
     # An epoch ends with the shortest dataset, or with this many pairs over all datasets and processes.
     samples_per_epoch: PositiveInt | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a CUDA device that has it
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    device: Annotated[str, HARMLESS] = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     compile: bool = False  # the encoders, by torch.compile
     seed: int = Field(default=0, ge=0, lt=2**63)  # what torch takes
-    workers: int = Field(default=2, ge=0)  # loader processes for each dataset and training process
-    eval_every: Interval = "1 epoch"
-    save_every: Interval = "1 epoch"
-    keep: PositiveInt = 2  # newest checkpoints that stay; the best one always does
-    log_every: PositiveInt = 10  # steps
-    best_metric: str | None = None  # of the evaluation; None: the first that it returns
-    best_is: Literal["highest", "lowest"] = "highest"
+    workers: Annotated[int, HARMLESS] = Field(default=2, ge=0)  # loader processes for each dataset and training process
+    eval_every: Annotated[Interval, RESUMABLE] = "1 epoch"
+    save_every: Annotated[Interval, HARMLESS] = "1 epoch"
+    keep: Annotated[PositiveInt, HARMLESS] = 2  # newest checkpoints that stay; the best one always does
+    log_every: Annotated[PositiveInt, HARMLESS] = 10  # steps
+    best_metric: Annotated[str | None, RESUMABLE] = None  # of the evaluation; None: the first that it returns
+    best_is: Annotated[Literal["highest", "lowest"], RESUMABLE] = "highest"
 
 
 def split_batch(batch_size: int, world_size: int, accumulate: int) -> int:

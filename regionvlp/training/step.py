@@ -10,34 +10,35 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from regionvlp.errors import ConfigError
+from regionvlp.devices import autocast_dtype
+from regionvlp.systems.base import Trainable
 from regionvlp.training.distributed import World
 from regionvlp.training.loaders import Batch
 from regionvlp.training.settings import TrainSettings
 
 
 class Gradients:
-    """Computes gradients of ``task``, which is on its device already.
+    """Computes gradients of ``system``, which is on its device already.
 
     Args:
-        task: its ``forward(batch)`` returns scalars by name; ``batch_keys`` names what it reads of a batch, and only
+        system: its ``forward(batch)`` returns scalars by name; ``inputs`` names what it reads of a batch, and only
             that is moved to the device and passed on.
         train: precision and compilation.
         world: with several processes gradients are averaged over them.
     """
 
-    def __init__(self, task: nn.Module, train: TrainSettings, world: World) -> None:
-        self._keys = cast("tuple[str, ...]", task.batch_keys)
+    def __init__(self, system: Trainable, train: TrainSettings, world: World) -> None:
+        self._keys = system.inputs
         self._device = world.device
         self._dtype = autocast_dtype(train.precision, world.device)
         if train.compile:
-            task.compile()  # in place, so that the weights keep their names
-        self._model: nn.Module = task
+            system.compile()  # in place, so that the weights keep their names
+        self._model: nn.Module = system
         if world.size > 1:
             # Region encoders hold parameters of the public layout that their forward pass never touches.
             on_gpu = world.device.type == "cuda"
             self._model = DistributedDataParallel(
-                task, device_ids=[world.device] if on_gpu else None, find_unused_parameters=True
+                system, device_ids=[world.device] if on_gpu else None, find_unused_parameters=True
             )
 
     def add(self, parts: Sequence[Batch]) -> dict[str, torch.Tensor]:
@@ -63,27 +64,13 @@ class Gradients:
 
     def _forward(self, part: Batch) -> dict[str, torch.Tensor]:
         missing = [key for key in self._keys if key not in part]
-        assert not missing, f"the batch lacks {missing}, which the task reads; it has {sorted(part)}"
+        assert not missing, f"the batch lacks {missing}, which the system reads; it has {sorted(part)}"
         batch = {key: _to_device(part[key], self._device) for key in self._keys}
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             scalars: Mapping[str, torch.Tensor] = self._model(batch)
         losses = [value.float() for name, value in scalars.items() if name.endswith("_loss")]
-        assert losses, f"the task returned nothing ending in '_loss': {sorted(scalars)}"
+        assert losses, f"the system returned nothing ending in '_loss': {sorted(scalars)}"
         return {"loss": torch.stack(losses).sum(), **scalars}
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Returns what to autocast to on ``device``; None for float32 throughout.
-
-    Raises:
-        ConfigError: bf16 is asked for on a GPU without it.
-    """
-    has_it = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and not has_it:
-        raise ConfigError("train.precision=bf16: this GPU does not compute in bfloat16", "use train.precision=float32")
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda" and has_it):
-        return torch.bfloat16
-    return None
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

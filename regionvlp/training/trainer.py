@@ -1,6 +1,6 @@
-"""The training loop: one task, any number of datasets, one process or many.
+"""The training loop: one system, any number of datasets, one process or many.
 
-In: a task (a module whose ``forward(batch)`` returns a dictionary of scalars, and whose ``batch_keys`` names what it
+In: a system (a module whose ``forward(batch)`` returns a dictionary of scalars, and whose ``inputs`` names what it
 reads), loaders, settings. Out: a run folder with checkpoints and a log. No model and no loss is known here.
 
 The same settings, seed and starting weights give the same losses. A run that was stopped and resumed gives, on a CPU,
@@ -23,6 +23,7 @@ from torch import nn
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.progress import ProgressBar
+from regionvlp.systems.base import Trainable
 from regionvlp.training import saving as checkpoint
 from regionvlp.training.best import Best, better, judged_by
 from regionvlp.training.distributed import World
@@ -41,25 +42,25 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains ``task`` to the end of its settings; see the module's header.
+    """Trains ``system`` to the end of its settings; see the module's header.
 
     Args:
-        task: moved to the device of ``world``. Of what it returns, everything ending in ``_loss`` is summed.
+        system: moved to the device of ``world``. Of what it returns, everything ending in ``_loss`` is summed.
         loaders: one for each dataset, in the order of their turns.
         train, optim: the settings.
         run_dir: where checkpoints go; an existing run folder.
         world: this process among those of the run; alone on ``train.device`` by default.
         logbook: None for no log; only the main process writes.
-        evaluate: given the task in evaluation mode, without gradients, on the main process; returns metrics by name.
+        evaluate: given the system in evaluation mode, without gradients, on the main process; returns metrics by name.
         save_extra: writes further files into a checkpoint's folder.
 
     Raises:
-        ConfigError: settings that this machine, the task or the data cannot fulfil.
+        ConfigError: settings that this machine, the system or the data cannot fulfil.
     """
 
     def __init__(
         self,
-        task: nn.Module,
+        system: Trainable,
         loaders: Sequence[Loader],
         train: TrainSettings,
         optim: OptimSettings,
@@ -71,7 +72,7 @@ class Trainer:
         save_extra: Callable[[Path], None] | None = None,
     ) -> None:
         self.world = world or World(device=pick_device(train.device))
-        self.task = task.to(self.world.device)
+        self.system = system.to(self.world.device)
         self.train, self.optim, self.run_dir = train, optim, run_dir
         self.loaders = RoundRobin(loaders, train.samples_per_epoch)
         self.total_steps = train.epochs * self.loaders.steps_per_epoch
@@ -84,8 +85,8 @@ class Trainer:
         self._scalars, self._timer = StepScalars(self.world), StepTimer()
         self._random: list[dict[str, Any]] = []  # states to start fit() with, by rank
         self._evaluated = self._saved = 0  # the steps at which that was last done
-        self.optimizer = build_optimizer(self.task, optim)
-        self._gradients = Gradients(self.task, train, self.world)
+        self.optimizer = build_optimizer(self.system, optim)
+        self._gradients = Gradients(self.system, train, self.world)
 
     def fit(self) -> None:
         """Trains from where the run stands to its end.
@@ -117,8 +118,8 @@ class Trainer:
         """Takes one optimizer step over a batch, given whole or in the parts that its gradient is summed from.
 
         Returns:
-            The task's scalars, averaged over the parts, with ``loss`` (the sum of those ending in ``_loss``) and, where
-            gradients are clipped, ``grad_norm`` before clipping. They stay on the device.
+            The system's scalars, averaged over the parts, with ``loss`` (the sum of those ending in ``_loss``) and,
+            where gradients are clipped, ``grad_norm`` before clipping. They stay on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
         rate = lr_at(self.step, self.optim, self.loaders.steps_per_epoch, self.total_steps)
@@ -130,6 +131,9 @@ class Trainer:
             scalars["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm).detach()
         self.optimizer.step()
         self.step += 1
+        self.system.after_step(self.step)
+        if self.step % self.loaders.steps_per_epoch == 0:
+            self.system.after_epoch(self.step // self.loaders.steps_per_epoch)
         return scalars
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,7 +177,7 @@ class Trainer:
         for path in candidates:
             try:
                 state = checkpoint.load_state(path)
-                load_weights(self.task, path)
+                load_weights(self.system, path)
             except DamagedCheckpointError as error:
                 logger.warning("%s is damaged, trying the one before: %s", path, error.message)
                 continue
@@ -246,10 +250,10 @@ class Trainer:
         failure: BaseException | None = None
         if self.world.is_main:
             assert self._evaluate is not None
-            self.task.eval()
+            self.system.eval()
             try:
                 with undisturbed(self.world.device), torch.no_grad():
-                    values = dict(self._evaluate(self.task))
+                    values = dict(self._evaluate(self.system))
                 judged_by(values, self.train.best_metric)
             except BaseException as error:
                 values, failure = None, error
@@ -271,7 +275,7 @@ class Trainer:
             return
         state = self.state_dict()
         if self.world.is_main:
-            checkpoint.save(self.run_dir, self.step, self.task, state, self._save_extra)
+            checkpoint.save(self.run_dir, self.step, self.system, state, self._save_extra)
             if self.best is not None and self.best.step == self.step:
                 checkpoint.mark_best(self.run_dir, self.best)
             checkpoint.prune(self.run_dir, self.train.keep)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from regionvlp.errors import WeightsError
@@ -43,8 +43,33 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                 for name, tensor in own.items():
                     tensor.copy_(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
-        reason = str(error).strip() or type(error).__name__
-        raise DamagedCheckpointError(f"cannot read {path}: {reason}", "use another checkpoint") from None
+        raise _damaged(path, error) from None
+
+
+def read_module_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors that :func:`save_weights` wrote, by name, on the CPU.
+
+    Raises:
+        DamagedCheckpointError: the file is missing or cut short.
+    """
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Copies tensors by name into ``module``.
+
+    Raises:
+        WeightsError: they do not fit; ``path`` says where they came from. ``module`` is then untouched.
+    """
+    own = own_tensors(module)
+    check_shapes(path, *({name: tuple(tensor.shape) for name, tensor in side.items()} for side in (state, own)))
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
 
 
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -76,6 +101,11 @@ def check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mappi
     if complaints:
         hint = "build the model from the config.yaml beside the weights, or choose weights of this architecture"
         raise WeightsError(f"{path} is of another architecture: tensors {'; '.join(complaints)}", hint)
+
+
+def _damaged(path: Path, error: Exception) -> DamagedCheckpointError:
+    reason = str(error).strip() or type(error).__name__
+    return DamagedCheckpointError(f"cannot read {path}: {reason}", "use another checkpoint")
 
 
 def _some(names: list[str]) -> str:

@@ -22,12 +22,14 @@ from regionvlp.checkpoints.public.demovlp import load_answer_head
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
 from regionvlp.losses import REGION_WORD_PRESETS, global_similarity, region_word_similarity
+from regionvlp.losses.settings import LossSettings
 from regionvlp.models import DualEncoderSettings
-from regionvlp.models.heads import AnswerHead, AnswerHeadSettings
+from regionvlp.models.heads import AnswerHead
+from regionvlp.models.settings import AnswerHeadSettings
 from regionvlp.pipelines.cli import run
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter, open_shards
-from regionvlp.systems.demovlp import LossSettings, build_task
+from regionvlp.systems.registry import build_system
 
 CAPTIONS = ["a man talks about a car", "a dog runs on the grass", "two women cook", "a red ball is thrown far away",
             "a child sings", "the car stands on the grass"]  # fmt: skip
@@ -52,7 +54,7 @@ def public_state(tokenizer: Path, **video: Any) -> OrderedDict[str, Tensor]:
     }  # fmt: skip
     words = TextTokenizer.load(tokenizer).vocab_size
     losses = LossSettings(region_word=REGION_WORD_PRESETS["public"])
-    task = build_task("demovlp", DualEncoderSettings.model_validate(sizes), losses, vocab_size=words)
+    task = build_system("demovlp", DualEncoderSettings.model_validate(sizes), losses, vocab_size=words)
     names: OrderedDict[str, Tensor] = OrderedDict()
     for name, tensor in task.state_dict().items():
         prefix = next(prefix for prefix in PUBLIC if name.startswith(prefix))
@@ -155,7 +157,7 @@ def similarities(folder: Path, shards: Path) -> tuple[np.ndarray, np.ndarray]:
     """The global similarity with texts as rows and the local one with videos as rows, one pair at a time."""
     checkpoint = load_checkpoint(folder)
     config, videos = checkpoint.config, open_shards(shards)
-    slots, rows, columns = config.data.regions, [], []
+    slots, rows, columns = config.data.clips.regions, [], []
     encoded = []
     for video_id in videos.video_ids:
         regions = videos[video_id]
@@ -164,17 +166,17 @@ def similarities(folder: Path, shards: Path) -> tuple[np.ndarray, np.ndarray]:
         at = np.arange(regions.num_frames)[:, None]
         boxes = regions.boxes[at, index] / 120
         size = boxes[..., 2:] - boxes[..., :2]
-        location = np.concatenate([boxes, size, size.prod(-1, keepdims=True)], -1)[..., : config.data.loc_dim]
+        location = np.concatenate([boxes, size, size.prod(-1, keepdims=True)], -1)[..., : config.data.clips.loc_dim]
         batch = {
             "features": torch.from_numpy(regions.features[at, index])[None],
             "location": torch.from_numpy(location.astype(np.float32))[None],
             "region_mask": torch.from_numpy(np.arange(slots) < regions.num_regions[:, None])[None],
         }
         with torch.no_grad():
-            encoded.append(checkpoint.task.encode_video(batch))
+            encoded.append(checkpoint.system.encode_video(batch))
     for caption in CAPTIONS:
         with torch.no_grad():
-            text = checkpoint.task.encode_text(checkpoint.tokenizer.encode([caption], 100, 100))
+            text = checkpoint.system.encode_text(checkpoint.tokenizer.encode([caption], 100, 100))
             settings = REGION_WORD_PRESETS["public"]
             rows.append([float(global_similarity(video=video, text=text)) for video in encoded])
             columns.append([float(region_word_similarity(video=v, text=text, settings=settings)) for v in encoded])
@@ -187,7 +189,7 @@ def test_more_frames_and_other_regions(
     """A checkpoint of 2 frames and 5 regions, asked to read 3 frames and 4 or 7 regions."""
     path, out = save(tmp_path / "public.pth", public_state(tokenizer)), tmp_path / "model"
     assert convert(path, tokenizer, out, "--frames", "3") == 0
-    temporal = load_checkpoint(out).task.state_dict()["model.video.temporal_embed"]
+    temporal = load_checkpoint(out).system.state_dict()["model.video.temporal_embed"]
     assert temporal.shape[1] == 3
     assert not temporal[:, 2].any()
     for regions in ("4", "7"):
@@ -199,7 +201,8 @@ def test_finetune_from_a_converted_checkpoint(tokenizer: Path, data: list[str], 
     path, out = save(tmp_path / "public.pth", public_state(tokenizer)), tmp_path / "model"
     assert convert(path, tokenizer, out) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
-    config["data"] |= {"sources": [{"captions": data[1], "shards": data[3]}], "regions": 6}
+    config["data"] |= {"sources": [{"captions": data[1], "shards": data[3]}]}
+    config["data"]["clips"]["regions"] = 6
     config["model"]["video"] |= {"frames": 4, "regions": 6}
     config["optim"] |= {"lr": 1e-12, "schedule": "constant"}
     config["train"] |= {"batch_size": 6, "epochs": 1, "workers": 0, "device": "cpu"}
@@ -208,8 +211,8 @@ def test_finetune_from_a_converted_checkpoint(tokenizer: Path, data: list[str], 
     assert run(["finetune", "--config", str(recipe), "--init", str(out), "--out", str(folder)]) == 0
     before, after = (load_checkpoint(folder) for folder in (out, tmp_path / "run"))
     assert after.detector == {"name": "somebody's"}
-    state = after.task.state_dict()
-    for name, tensor in before.task.state_dict().items():
+    state = after.system.state_dict()
+    for name, tensor in before.system.state_dict().items():
         kept = state[name][:, :1] if name.endswith("_embed") else state[name]
         torch.testing.assert_close(kept, tensor[:, :1] if name.endswith("_embed") else tensor, rtol=0, atol=1e-6)
 

@@ -14,7 +14,7 @@ from regionvlp.config import validate
 from regionvlp.data.captions import Caption
 from regionvlp.data.dataset import Collate, RegionTextDataset, RegionVideos
 from regionvlp.data.loading import read_batches
-from regionvlp.data.settings import DataSettings
+from regionvlp.data.settings import RegionClipSettings, RegionDataSettings
 from regionvlp.data.sources import collate_for, open_source
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import ConfigError, InputError, ShardError
@@ -54,9 +54,14 @@ def shards() -> dict[str, VideoRegions]:
     return {name: video(name, counts) for name, counts in names.items()}
 
 
-def settings(**values: Any) -> DataSettings:
+def clips(**values: Any) -> RegionClipSettings:
+    return RegionClipSettings(**{"regions": 4, **values})
+
+
+def settings(**values: Any) -> RegionDataSettings:
+    own = {key: values.pop(key) for key in list(values) if key in RegionClipSettings.model_fields}
     sources = [{"captions": "captions.csv", "shards": "shards"}]
-    return validate(DataSettings, {"sources": sources, "regions": 4, **values}, "test")
+    return validate(RegionDataSettings, {"sources": sources, "clips": {"regions": 4, **own}, **values}, "test")
 
 
 def captions() -> list[Caption]:
@@ -81,7 +86,7 @@ class Frames(dict[str, VideoRegions]):
 
 @pytest.mark.parametrize("loc_dim", [6, 7])
 def test_a_sample_holds_what_the_shards_hold(shards: dict[str, VideoRegions], loc_dim: int) -> None:
-    sample = RegionVideos(shards, ["a.mp4"], settings(frames=4, regions=3, loc_dim=loc_dim))[0]
+    sample = RegionVideos(shards, ["a.mp4"], clips(frames=4, regions=3, loc_dim=loc_dim))[0]
     stored = shards["a.mp4"]
     assert sample["features"].shape == (4, 3, WIDTH)
     assert sample["location"].shape == (4, 3, loc_dim)
@@ -96,8 +101,8 @@ def test_a_sample_holds_what_the_shards_hold(shards: dict[str, VideoRegions], lo
 
 
 def test_more_slots_than_stored_and_edge_padding(shards: dict[str, VideoRegions]) -> None:
-    zeros = RegionVideos(shards, ["b.mp4"], settings(frames=2, regions=6))[0]
-    edge = RegionVideos(shards, ["b.mp4"], settings(frames=2, regions=6, padding="edge"))[0]
+    zeros = RegionVideos(shards, ["b.mp4"], clips(frames=2, regions=6))[0]
+    edge = RegionVideos(shards, ["b.mp4"], clips(frames=2, regions=6, padding="edge"))[0]
     assert torch.equal(zeros["region_mask"], edge["region_mask"])
     assert zeros["region_mask"].sum(1).tolist() == [2, 3]
     assert not zeros["features"][~zeros["region_mask"]].any()
@@ -108,7 +113,7 @@ def test_more_slots_than_stored_and_edge_padding(shards: dict[str, VideoRegions]
 
 
 def test_a_short_video_repeats_its_last_frame_masked(shards: dict[str, VideoRegions]) -> None:
-    sample = RegionVideos(shards, ["b.mp4"], settings(frames=4))[0]
+    sample = RegionVideos(shards, ["b.mp4"], clips(frames=4))[0]
     assert sample["region_mask"].sum(1).tolist() == [2, 3, 0, 0]
     assert (sample["features"][2:] == sample["features"][1]).all()
 
@@ -117,11 +122,11 @@ def test_single_frames_are_read_alone(shards: dict[str, VideoRegions]) -> None:
     for frames in (1, 3):
         for rng in (None, 5):
             whole, single = (
-                RegionVideos(s, ["a.mp4"], settings(frames=frames)).read("a.mp4", rng and np.random.default_rng(rng))
+                RegionVideos(s, ["a.mp4"], clips(frames=frames)).read("a.mp4", rng and np.random.default_rng(rng))
                 for s in (shards, Frames(shards))
             )
             assert torch.equal(whole["features"], single["features"])
-    stored = RegionVideos(Frames(shards), ["a.mp4"], settings(frames=2)).chosen("a.mp4")
+    stored = RegionVideos(Frames(shards), ["a.mp4"], clips(frames=2)).chosen("a.mp4")
     assert stored.frame_index.tolist() == [1, 5]
     np.testing.assert_array_equal(stored.boxes, shards["a.mp4"].boxes[[1, 5]])
 
@@ -130,7 +135,7 @@ def test_single_frames_are_read_alone(shards: dict[str, VideoRegions]) -> None:
 def test_values_that_are_no_numbers_name_the_video(shards: dict[str, VideoRegions], field: str) -> None:
     getattr(shards["b.mp4"], field)[1, 0, 0] = np.inf
     with pytest.raises(ShardError, match=r"b\.mp4 hold values that are no numbers"):
-        RegionVideos(shards, ["b.mp4"], settings(frames=2))[0]
+        RegionVideos(shards, ["b.mp4"], clips(frames=2))[0]
 
 
 def test_slots_that_are_padding_throughout_a_batch_are_left_out(shards: dict[str, VideoRegions]) -> None:

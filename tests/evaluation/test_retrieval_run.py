@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regionvlp.config import validate
 from regionvlp.data.captions import Caption
 from regionvlp.data.dataset import Collate, RegionTextDataset
-from regionvlp.data.settings import DataSettings
+from regionvlp.data.settings import RegionClipSettings, RegionDataSettings
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
-from regionvlp.evaluation.retrieval import fuse_similarities, run_retrieval
+from regionvlp.evaluation.encode import encode
+from regionvlp.evaluation.retrieval import fuse_similarities, rank
 from regionvlp.models.encoded import Encoded
 from regionvlp.regions import FrameRegions, VideoRegions
+from regionvlp.shards import Manifest
+from regionvlp.systems.base import Stage, System
 
 VIDEOS = 7
 WORDS = ["zero", "one", "two", "three", "four", "five", "six"]
 
 
-class Matcher(nn.Module):
+class Matcher(System):
     """Knows the videos by their only feature and the captions by their words."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -40,6 +43,15 @@ class Matcher(nn.Module):
     def encode_text(self, batch: Mapping[str, Tensor]) -> Encoded:
         rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
         return self.one_hot(torch.tensor([self.known.index(ids[mask].tolist()) for ids, mask in rows]))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def check(self, manifest: Manifest, folder: Path) -> None:
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        return []
 
     def one_hot(self, index: Tensor) -> Encoded:
         pooled = nn.functional.one_hot(index, VIDEOS).float()
@@ -66,7 +78,7 @@ def dataset(training: bool) -> RegionTextDataset:
     captions = [
         Caption(f"v{i}", WORDS[i], f"{i}-{k}", "", "t") for i in (3, 0, 1, 2, 6, 5, 4) for k in range(1 + i % 2)
     ]
-    settings = validate(DataSettings, {"sources": [{"captions": "c", "shards": "s"}], "regions": 1}, "test")
+    settings = RegionDataSettings(clips=RegionClipSettings(regions=1))
     return RegionTextDataset(captions, shards, settings, training=training)
 
 
@@ -77,7 +89,7 @@ def test_every_query_finds_its_video(batch_size: int, training: bool) -> None:
     tokenizer = TextTokenizer.train(WORDS, 60)
     model, advanced = Matcher(tokenizer), []
     model.train(training)
-    run = run_retrieval(model, data, Collate(tokenizer, 16), batch_size=batch_size, advance=advanced.append)
+    run = rank(model, encode(model, data, Collate(tokenizer, 16), batch_size=batch_size, advance=advanced.append))
     assert model.training is training
     assert sorted(model.seen) == list(range(VIDEOS))
     assert sum(advanced) == VIDEOS + len(data.captions)

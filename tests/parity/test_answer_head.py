@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.models import Encoded
-from regionvlp.models.heads import AnswerHead, AnswerHeadSettings
+from regionvlp.models.heads import AnswerHead
+from regionvlp.models.settings import AnswerHeadSettings
 
 from .demovlp_case import EXACT, DemovlpCase, close, gradients_close, within_relative
 from .discovery import Case, cases

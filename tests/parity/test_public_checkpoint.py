@@ -7,7 +7,9 @@ import torch
 
 from regionvlp.checkpoints.public.demovlp import read_public_demovlp
 from regionvlp.losses import REGION_WORD_PRESETS
-from regionvlp.systems.demovlp import DemoVLP, LossSettings, build_task
+from regionvlp.losses.settings import LossSettings
+from regionvlp.systems.demovlp import DemoVLP
+from regionvlp.systems.registry import build_system
 
 from .demovlp_case import DemovlpCase, close, within_relative
 from .discovery import Case, cases
@@ -26,7 +28,7 @@ def test_legacy_checkpoint(case: Case) -> None:
     heads = golden.config["video"]["heads"] if golden else 1
     found = read_public_demovlp(case.path(".pth"), heads=heads)
     losses = LossSettings(region_word=REGION_WORD_PRESETS["public"])
-    task = build_task("demovlp", found.model, losses, pretrained=False).eval()
+    task = build_system("demovlp", found.model, losses, pretrained=False).eval()
     task.load_state_dict(found.weights)
     if golden is None:
         return

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from regionvlp.data.dataset import RegionVideos
-from regionvlp.data.settings import DataSettings, SourceSettings
+from regionvlp.data.settings import RegionClipSettings
 from regionvlp.pipelines.cli import run
 from regionvlp.shards import open_shards
 
@@ -32,8 +32,7 @@ def test_region_files(case: Case, tmp_path: Path) -> None:
     video = shards["video"]
     rows = [video.frame_index.tolist().index(frame) for frame in frames]
     assert np.minimum(video.num_regions, number)[rows].tolist() == config["object_len"]
-    source = SourceSettings(shards=tmp_path / "out", captions=tmp_path / "none.csv")
-    settings = DataSettings(sources=(source,), frames=video.num_frames, regions=number, loc_dim=6, padding="edge")
+    settings = RegionClipSettings(frames=video.num_frames, regions=number, loc_dim=6, padding="edge")
     sample = RegionVideos(shards, ["video"], settings).read("video")
     found = np.concatenate([sample["features"].numpy(), sample["location"].numpy()], axis=-1)
     record(float(np.abs(found[rows] - tensor).max()), 2e-5)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from regionvlp.config import load_config, read_yaml
+from regionvlp.config import read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.evaluation.tables import paper_ablations
@@ -26,7 +26,7 @@ from regionvlp.pipelines.ablate import table as ablation_table
 from regionvlp.pipelines.ablate.command import _nothing_done, _plan
 from regionvlp.pipelines.ablate.variants import LOSS_NAMES, build_variants
 from regionvlp.pipelines.cli import run
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import RunConfig, run_config
 
 Edit = Callable[..., Path]
 SHORT = ("--set", "train.max_steps=2", "--set", "train.eval_every=never")
@@ -36,7 +36,7 @@ def load(name: str, base: dict[str, Any] | None = None) -> RunConfig:
     """The run that a loss's variant makes of a configuration."""
     source = {"data": {"sources": [{"captions": "c.csv", "shards": "s"}]}}
     (variant,) = build_variants([f"loss={name}"])
-    return load_config(RunConfig, source, base or {}, variant.settings)
+    return run_config(source, base or {}, variant.settings)
 
 
 def test_losses_by_name_do_not_depend_on_the_configuration_below() -> None:
@@ -50,7 +50,7 @@ def test_losses_by_name_do_not_depend_on_the_configuration_below() -> None:
     assert not load("global").loss.use_local
     assert not load("rwa_no_refine").loss.region_word.refine
     public = load("rwa_public")
-    assert (public.data.text_length, public.data.pad_text, public.data.padding) == (100, True, "edge")
+    assert (public.data.text_length, public.data.pad_text, public.data.clips.padding) == (100, True, "edge")
     assert load("taco", {"loss": {"word_weight": "idf"}}).loss.word_weight == "equal"
     assert load("taco_idf").loss.word_weight == "idf"
     assert load("rwa_select_token").data.words == "nouns_and_verbs"
@@ -355,9 +355,9 @@ def test_an_out_that_holds_something_else(recipe: Edit, tmp_path: Path, capsys: 
 
 
 def test_seeds_that_torch_takes() -> None:
-    assert load_config(RunConfig, {"train": {"seed": 2**63 - 1}}).train.seed == 2**63 - 1
+    assert run_config({"train": {"seed": 2**63 - 1}}).train.seed == 2**63 - 1
     with pytest.raises(ConfigError, match="less than"):
-        load_config(RunConfig, {"train": {"seed": 2**63}})
+        run_config({"train": {"seed": 2**63}})
 
 
 def test_set_goes_on_top_of_files(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_the_shipped_configurations_are_valid() -> None:
         *build_variants([], [find_config(Path("recipes.yaml"))]),
     ]
     recipe["loss"]["use_local"] = False  # recipes are what they say, whatever the configuration holds
-    configs = {variant.name: load_config(RunConfig, recipe, variant.settings) for variant in variants}
+    configs = {variant.name: run_config(recipe, variant.settings) for variant in variants}
     assert configs["corrected"].loss == configs["rwa_valid"].loss
     assert configs["public"].loss == configs["rwa_public"].loss
     assert configs["public"].optim.lr_after_first_epoch == configs["corrected"].optim.lr

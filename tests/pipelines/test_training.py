@@ -19,12 +19,11 @@ import torch
 import yaml
 
 from regionvlp.checkpoints.folder import load_checkpoint
-from regionvlp.config import load_config, validate
 from regionvlp.data.sources import open_source
 from regionvlp.pipelines.cli import run
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter
-from regionvlp.training.config import RunConfig
+from regionvlp.training.config import run_config
 from regionvlp.training.logbook import read_log
 from regionvlp.training.run import prepare
 
@@ -69,8 +68,8 @@ def test_pretrain_then_eval(
 
 
 def test_videos_kept_in_memory_give_the_same_samples(recipe: Edit, world: Path) -> None:
-    settings = load_config(RunConfig, yaml.safe_load(recipe().read_text())).data
-    kept = settings.model_copy(update={"in_memory": True})
+    settings = run_config(yaml.safe_load(recipe().read_text())).data
+    kept = settings.model_copy(update={"clips": settings.clips.model_copy(update={"in_memory": True})})
     read, held = (open_source(settings.sources[0], way, training=True, seed=3) for way in (settings, kept))
     assert isinstance(held.videos.shards, dict)
     for dataset in (read, held):
@@ -87,7 +86,7 @@ def test_the_same_seed_gives_the_same_run_and_resume_goes_on(recipe: Edit, tmp_p
         assert run(["pretrain", "--config", config, "--out", str(tmp_path / name)]) == 0
     assert run(["pretrain", "--config", config, "--out", str(tmp_path / "three"), "--set", "train.epochs=1"]) == 0
     assert run(["pretrain", "--config", config, "--out", str(tmp_path / "three")]) == 0
-    weights = [load_checkpoint(tmp_path / name).task.state_dict() for name in ("one", "two", "three")]
+    weights = [load_checkpoint(tmp_path / name).system.state_dict() for name in ("one", "two", "three")]
     for other in weights[1:]:
         assert all(torch.equal(weights[0][name], other[name]) for name in other)
 
@@ -108,7 +107,7 @@ def test_killed_and_started_again(recipe: Edit, tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert run(["pretrain", "--config", config, "--out", str(out)]) == 0
-    one, other = (load_checkpoint(folder).task.state_dict() for folder in (tmp_path / "whole", out))
+    one, other = (load_checkpoint(folder).system.state_dict() for folder in (tmp_path / "whole", out))
     assert all(torch.equal(one[name], other[name]) for name in one)
     steps = [row["step"] for row in read_log(out)]
     assert steps == sorted(set(steps))
@@ -120,7 +119,7 @@ def test_finetune_starts_from_weights_and_may_take_more_frames(recipe: Edit, tmp
     assert run(["pretrain", "--config", config, "--out", str(tmp_path / "first"), *one_frame]) == 0
     start = ["finetune", "--config", config, "--out", str(tmp_path / "second"), "--init", str(tmp_path / "first")]
     assert run([*start, "--set", "optim.lr=1e-12"]) == 0
-    first, second = (load_checkpoint(tmp_path / name).task.state_dict() for name in ("first", "second"))
+    first, second = (load_checkpoint(tmp_path / name).system.state_dict() for name in ("first", "second"))
     assert second["model.video.temporal_embed"].shape[1] == 2
     name = "model.video.object_embedding.weight"
     torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=0)
@@ -154,7 +153,7 @@ def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[st
 
 def test_only_a_loss_that_counts_padding_keeps_it(recipe: Edit) -> None:
     for region_word, trimmed in (({"form": "paper"}, True), ({"form": "public", "query_mean": "padded"}, False)):
-        config = validate(RunConfig, yaml.safe_load(recipe(loss={"region_word": region_word}).read_text()), "test")
+        config = run_config(yaml.safe_load(recipe(loss={"region_word": region_word}).read_text()), source="test")
         assert prepare(config).collate.trim is trimmed
 
 
@@ -180,7 +179,7 @@ def test_words_are_weighed_where_there_is_a_tagger(
         (["--set", "train.batch_size=0"], "train.batch_size"),
         (["--set", "optim.larning_rate=1"], "optim.larning_rate"),
         (["--set", "model.video.feature_width=2048"], "have 256 features, the model reads 2048"),
-        (["--set", "data.loc_dim=6"], "data.loc_dim 6"),
+        (["--set", "data.loc_dim=6"], "data.clips.loc_dim 6"),
         (["--set", "data.frames=4"], "4 frames"),
         (["--set", "tokenizer.name=./nowhere"], "nowhere"),
         (["--set", "model.video.pretrained=./nowhere.pth"], "nowhere.pth"),
@@ -316,4 +315,4 @@ def test_the_shipped_recipes_are_valid() -> None:
     for name in ("demovlp_webvid_cc3m.yaml", "demo.yaml"):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
-        validate(RunConfig, values, name)
+        run_config(values, source=name)

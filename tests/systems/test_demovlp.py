@@ -13,7 +13,10 @@ from torch import Tensor
 from regionvlp.config import load_config
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.losses import filip_similarity, global_similarity, region_word_similarity, taco_similarity
-from regionvlp.systems.demovlp import DemoVLP, LossSettings, ModelSettings, build_task
+from regionvlp.losses.settings import LossSettings
+from regionvlp.models.settings import DualEncoderSettings
+from regionvlp.systems.demovlp import DemoVLP
+from regionvlp.systems.registry import build_system
 
 MODEL: dict[str, Any] = {
     "video": {"feature_width": 12, "width": 16, "depth": 1, "heads": 4, "frames": 2, "regions": 4, "joint_width": 8},
@@ -24,7 +27,7 @@ MODEL: dict[str, Any] = {
 def small(**losses: Any) -> DemoVLP:
     torch.manual_seed(0)
     settings = LossSettings.model_validate(losses)
-    task = build_task("demovlp", ModelSettings.model_validate(MODEL), settings, vocab_size=30)
+    task = build_system("demovlp", DualEncoderSettings.model_validate(MODEL), settings, vocab_size=30)
     assert isinstance(task, DemoVLP)
     return task.eval()
 
@@ -61,9 +64,9 @@ def test_forward_returns_the_losses_in_use(losses: dict[str, Any], keys: set[str
 
 def test_it_reads_no_other_keys_than_it_declares() -> None:
     task = small()
-    task({key: batch()[key] for key in task.batch_keys})
+    task({key: batch()[key] for key in task.inputs})
     with pytest.raises(KeyError):
-        task({key: batch()[key] for key in task.batch_keys[1:]})
+        task({key: batch()[key] for key in task.inputs[1:]})
 
 
 def test_similarity_adds_the_parts_in_use_with_texts_as_rows() -> None:
@@ -89,20 +92,20 @@ def test_the_same_seed_builds_the_same_task() -> None:
 
 def test_a_checkpoint_needs_none_of_the_files_it_started_from(tmp_path: Path) -> None:
     sizes = {**MODEL, "text": {**MODEL["text"], "pretrained": str(tmp_path / "gone")}}
-    settings = ModelSettings.model_validate(sizes)
+    settings = DualEncoderSettings.model_validate(sizes)
     with pytest.raises(InputError, match="no folder"):
-        build_task("demovlp", settings, LossSettings(), vocab_size=30)
-    build_task("demovlp", settings, LossSettings(), vocab_size=30, pretrained=False)
+        build_system("demovlp", settings, LossSettings(), vocab_size=30)
+    build_system("demovlp", settings, LossSettings(), vocab_size=30, pretrained=False)
 
 
 def test_users_mistakes() -> None:
-    settings = ModelSettings.model_validate(MODEL)
+    settings = DualEncoderSettings.model_validate(MODEL)
     with pytest.raises(ConfigError, match="did you mean 'demovlp'"):
-        build_task("demo_vlp", settings, LossSettings(), vocab_size=30)
+        build_system("demo_vlp", settings, LossSettings(), vocab_size=30)
     with pytest.raises(InputError, match="vocabulary"):
-        build_task("demovlp", settings, LossSettings())
+        build_system("demovlp", settings, LossSettings())
     with pytest.raises(ValidationError, match="must be the same"):
-        ModelSettings.model_validate({"video": {"joint_width": 8}, "text": {"joint_width": 16}})
+        DualEncoderSettings.model_validate({"video": {"joint_width": 8}, "text": {"joint_width": 16}})
     with pytest.raises(ConfigError, match="nothing to learn"):
         load_config(LossSettings, {"use_global": False, "use_local": False})
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
@@ -111,7 +114,7 @@ def test_users_mistakes() -> None:
 
 def test_weights_of_words_are_read_where_they_are_asked_for() -> None:
     equal, weighed = small(local="taco"), small(local="taco", word_weight="idf")
-    assert set(weighed.batch_keys) - set(equal.batch_keys) == {"word_weight"}
+    assert set(weighed.inputs) - set(equal.inputs) == {"word_weight"}
     weights = torch.zeros(3, 5)
     weights[:, 1] = 2.0
     with torch.no_grad():

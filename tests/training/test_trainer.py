@@ -100,7 +100,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, name: str, st
     resumed.fit()
 
     assert resumed.step == whole.step
-    assert_same(weights(resumed.task), weights(whole.task))
+    assert_same(weights(resumed.system), weights(whole.system))
     assert trace(tmp_path / "parts") == trace(tmp_path / "whole")
     assert resumed.best == whole.best
     assert checkpoint.best(tmp_path / "parts").name == checkpoint.best(tmp_path / "whole").name  # type: ignore[union-attr]
@@ -136,7 +136,7 @@ def test_evaluating_does_not_change_the_training(tmp_path: Path) -> None:
     never = tiny_trainer(tmp_path / "b")
     often.fit()
     never.fit()
-    assert_same(weights(often.task), weights(never.task))
+    assert_same(weights(often.system), weights(never.system))
     assert len([line for line in read_log(tmp_path / "a") if "eval/error" in line]) == 20
 
 
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_stored(tmp_path: Pat
 def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, optim={"clip_norm": 1e-3})
     scalars = trainer.train_step(*trainer.loaders.next()[1])
-    norm = torch.stack([p.grad.norm() for p in trainer.task.body.parameters()]).norm()  # type: ignore[union-attr]
+    norm = torch.stack([p.grad.norm() for p in trainer.system.body.parameters()]).norm()  # type: ignore[union-attr]
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
     assert float(scalars["grad_norm"]) > 1e-3
     assert float(scalars["loss"]) == pytest.approx(float(scalars["fit_loss"] + scalars["size_loss"]))
@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     assert "step-00000020" in caplog.text
     assert "step-00000016" in caplog.text
     resumed.fit()
-    assert_same(weights(resumed.task), weights(whole.task))
+    assert_same(weights(resumed.system), weights(whole.system))
     assert trace(tmp_path) == before
     assert (tmp_path / "checkpoints" / "step-00000020.set-aside").is_dir()
 
@@ -249,7 +249,7 @@ def test_the_task_says_what_it_reads(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path)
     batch = dict(trainer.loaders.next()[1][0])
     seen: list[set[str]] = []
-    trainer.task.register_forward_pre_hook(lambda _module, arguments: seen.append(set(arguments[0])))
+    trainer.system.register_forward_pre_hook(lambda _module, arguments: seen.append(set(arguments[0])))
     trainer.train_step({**batch, "boxes": torch.zeros(1)})
     assert seen == [{"x", "y", "name"}]
     del batch["y"]
@@ -278,11 +278,11 @@ def test_a_user_error_in_the_data_comes_through_whole(tmp_path: Path, item: Any,
 def test_bf16_computes_in_bfloat16_and_keeps_float32_weights(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, {"precision": "bf16"})
     seen: list[torch.dtype] = []
-    trainer.task.body[0].register_forward_hook(lambda *arguments: seen.append(arguments[2].dtype))  # type: ignore[index, union-attr]
+    trainer.system.body[0].register_forward_hook(lambda *arguments: seen.append(arguments[2].dtype))  # type: ignore[index, union-attr]
     scalars = trainer.train_step(*trainer.loaders.next()[1])
     assert seen == [torch.bfloat16]
     assert scalars["loss"].dtype == torch.float32
-    assert {tensor.dtype for tensor in trainer.task.state_dict().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in trainer.system.state_dict().values()} == {torch.float32}
 
 
 @pytest.mark.gpu

@@ -15,13 +15,12 @@ import pytest
 import torch
 from tiny_run import tiny_trainer
 
-from regionvlp.devices import pick_device
+from regionvlp.devices import autocast_dtype, pick_device
 from regionvlp.errors import ConfigError
 from regionvlp.training import interrupts, timer
 from regionvlp.training.distributed import World, open_world
 from regionvlp.training.randomness import mix, random_state, restore_random_state, seed_everything, seeded, undisturbed
 from regionvlp.training.scalars import StepScalars
-from regionvlp.training.step import autocast_dtype
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -152,7 +151,7 @@ def test_the_task_is_compiled_in_place_where_asked(
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
     trainer = tiny_trainer(tmp_path, {"compile": compiles})
-    assert compiled == ([trainer.task] if compiles else [])
+    assert compiled == ([trainer.system] if compiles else [])
 
 
 @pytest.mark.parametrize(

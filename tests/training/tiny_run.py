@@ -19,6 +19,8 @@ import torch
 import yaml
 from torch import nn
 
+from regionvlp.config import resumable_keys
+from regionvlp.systems.base import Trainable
 from regionvlp.training.distributed import World, close_world, open_world
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
@@ -26,11 +28,13 @@ from regionvlp.training.run_folder import open_run
 from regionvlp.training.settings import OptimSettings, TrainSettings
 from regionvlp.training.trainer import Trainer
 
+MAY_DIFFER = {f"train.{key}" for key in resumable_keys(TrainSettings)}
 
-class TinyTask(nn.Module):
+
+class TinyTask(Trainable):
     """Two losses over a small network with dropout; at one step it may send a signal, or give a NaN."""
 
-    batch_keys = ("x", "y", "name")
+    inputs = ("x", "y", "name")
 
     def __init__(
         self, dropout: float = 0.2, signal_at: int = 0, number: int = 0, group: bool = False, nan_at: int = 0
@@ -97,7 +101,7 @@ def tiny_trainer(
     if resume:
         text = yaml.safe_dump({"train": train_settings.model_dump(), "sizes": list(sizes)})
         # Only what is written differs between processes, so each may look for itself; the main one writes.
-        candidates = open_run(run, text).candidates if world.is_main else ()
+        candidates = open_run(run, text, may_differ=MAY_DIFFER).candidates if world.is_main else ()
         candidates = world.from_main(candidates)
     loaders = [
         Loader(TinyData(size, seed=number), collate, train_settings, world, name=f"set{number}", number=number)

@@ -18,19 +18,21 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from regionvlp.checkpoints.folder import save_beside_weights
 from regionvlp.config import dump_yaml, validate
-from regionvlp.data.settings import DataSettings
+from regionvlp.data.settings import RegionDataSettings
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, RegionVLPError, WeightsError
 from regionvlp.losses import REGION_WORD_PRESETS
+from regionvlp.losses.settings import LossSettings
 from regionvlp.models import DualEncoderSettings
-from regionvlp.models.heads import AnswerHead, AnswerHeadSettings
-from regionvlp.models.inflation import Inflation, inflate_frames
+from regionvlp.models.heads import AnswerHead
+from regionvlp.models.inflation import inflate_frames
+from regionvlp.models.settings import AnswerHeadSettings, Inflation
 from regionvlp.store.files import sha256_of
 from regionvlp.store.folders import check_new, new_folder
-from regionvlp.systems.demovlp import LossSettings, build_task
-from regionvlp.training.config import RunConfig, TokenizerSettings
+from regionvlp.systems.registry import build_system
+from regionvlp.training.config import DemoVLPConfig, RunConfig, TokenizerSettings
+from regionvlp.training.identity import save_beside_weights
 from regionvlp.weights.kinds import DEMOVLP, stranger
 from regionvlp.weights.modules import check_shapes, save_weights
 from regionvlp.weights.torch_files import read_torch_file, state_dict_of
@@ -127,7 +129,7 @@ def convert_demovlp(
     weights = {**found.weights, temporal: inflate_frames(found.weights[temporal], video.frames, inflation)}
     words = _tokenizer(tokenizer, found.model)
     config = _public_config(source, model)
-    task = build_task(config.task, config.model, config.loss, vocab_size=words.vocab_size, pretrained=False)
+    task = build_system(config.task, config.model, config.loss, vocab_size=words.vocab_size, pretrained=False)
     _check_shapes(source, weights, task.state_dict())
     task.load_state_dict(weights)
     head = _answer_head(source, found) if found.head else None
@@ -247,16 +249,18 @@ def _public_config(source: Path, model: DualEncoderSettings) -> RunConfig:
     """The public form of everything that evaluation reads."""
     length = min(TEXT_LENGTH, model.text.max_length)
     values = {
-        "frames": model.video.frames,
-        "regions": model.video.regions,
-        "loc_dim": model.video.loc_dim,
-        "padding": "edge",
+        "clips": {
+            "frames": model.video.frames,
+            "regions": model.video.regions,
+            "loc_dim": model.video.loc_dim,
+            "padding": "edge",
+        },
         "text_length": length,
         "pad_text": True,
     }
-    data = validate(DataSettings, values, str(source))
+    data = validate(RegionDataSettings, values, str(source))
     loss = LossSettings(region_word=REGION_WORD_PRESETS["public"])
-    return RunConfig(tokenizer=TokenizerSettings(name=TOKENIZERS[0]), data=data, model=model, loss=loss)
+    return DemoVLPConfig(tokenizer=TokenizerSettings(name=TOKENIZERS[0]), data=data, model=model, loss=loss)
 
 
 def _tokenizer(name: str | None, model: DualEncoderSettings) -> TextTokenizer:

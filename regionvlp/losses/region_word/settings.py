@@ -5,13 +5,15 @@ The alignment itself is explained in :mod:`regionvlp.losses.region_word.alignmen
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import model_validator
-from torch import Tensor
 
 from regionvlp.config import Config
 from regionvlp.losses.temperature import Temperature
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Counted = Literal["valid", "padded"]
 
