@@ -12,7 +12,6 @@ import pytest
 
 import regionvlp
 from regionvlp.evaluation.metrics import retrieval_metrics
-from regionvlp.pipelines.cli import run
 from regionvlp.training.config import read_run_config
 from regionvlp.training.logbook import read_log
 
@@ -63,11 +62,6 @@ def test_a_run_is_opened_at_its_best_and_measured_the_same(old: Path, expected: 
     metrics = retrieval_metrics(found.retrieval.similarity, found.retrieval.target)
     for key, values in expected["metrics"].items():
         assert metrics[key] == values  # type: ignore[literal-required]
-
-
-def test_shards_are_whole(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("shards-hdf5", "shards-parquet"):
-        assert run(["shards", "verify", name]) == 0
 
 
 def test_the_recipe_trains_to_the_same_losses(old: Path, expected: dict[str, Any]) -> None:
