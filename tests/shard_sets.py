@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from regionvlp.regions import VideoRegions
-from regionvlp.shards import Failure, Manifest, PlanRow, ShardWriter, write_plan
+from regionvlp.shards import Failure, Manifest, PlanRow, Receipt, ShardWriter, write_plan
 
 FRAMES, REGIONS, WIDTH = 4, 5, 16
 IDS = [["a.mp4", "b with space.mp4", "c/ünï-日本.mkv"], ["d.webm", "e.jpg"], ["f.avi", "g.gif"]]
@@ -95,3 +96,9 @@ def shard_set(
     planned = [(number, name) for number, ids in enumerate(IDS) for name in ids] + [(1, "bad.mp4")]
     write_plan(folder, [PlanRow(number, name, 10, 20) for number, name in sorted(planned)])
     return folder, videos
+
+
+def without_index(folder: Path) -> None:
+    """Makes the receipts of a folder those that version 0.1.0 would have written."""
+    for path in folder.glob("shard-*.json"):
+        replace(Receipt.read(path), index=None, schema_version=1).write(folder)

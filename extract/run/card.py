@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.shards import Manifest, Receipt, inspect, read_receipts
-from regionvlp.shards.datafile import DataFile
-from regionvlp.shards.formats import format_of
+from regionvlp.shards import Manifest, Receipt, ShardReader, inspect, read_receipts
 from regionvlp.store.files import replacing
 
 CARD_NAME = "README.md"
@@ -197,22 +195,18 @@ def _bars(counts: NDArray[Any], edges: NDArray[Any], form: str) -> Iterator[str]
 def _sample(folder: Path, receipts: list[Receipt]) -> tuple[NDArray[np.int64], NDArray[np.float32], int, bool]:
     """Regions of each sampled frame, scores of their regions, how many videos, and whether that is all of them."""
     manifest = Manifest.read(folder)
-    columns = [manifest.column[name] for name in ("num_regions", "scores")]
     filled = [receipt for receipt in receipts if receipt.file is not None]
     counts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     videos = 0
     for receipt in filled[:: max(1, -(-len(filled) // _SHARDS))]:
-        path = folder / str(receipt.file)
-        layout = format_of(manifest).read_layout(path, manifest)
+        reader = ShardReader(folder, shards=[receipt.shard], checksums=False)
         rows = np.arange(0, receipt.videos, -(-receipt.videos // _VIDEOS))
         videos += len(rows)
-        frames = layout.num_frames[rows]
-        each = np.repeat(rows, frames)
+        frames = reader.num_frames_of(rows)
         slots = np.concatenate([np.arange(count) for count in frames])
-        into = {column.name: np.empty((len(each), *column.shape), column.dtype) for column in columns}
-        DataFile(path, manifest, layout).read_frames(each, slots, into, range(len(each)))
-        number = into["num_regions"]
+        into = reader.read_columns(("num_regions", "scores"), np.repeat(rows, frames), slots[:, None])
+        number = into["num_regions"][:, 0]
         counts.append(number.astype(np.int64))
-        scores.append(into["scores"][np.arange(manifest.regions) < number[:, None]])
+        scores.append(into["scores"][:, 0][np.arange(manifest.regions) < number[:, None]])
     return np.concatenate(counts), np.concatenate(scores), videos, videos == sum(r.videos for r in filled)

@@ -13,7 +13,7 @@ Shape letters: R regions, C feature width; leading axes are free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,21 +43,15 @@ def video_regions(video_id: str, columns: Mapping[str, NDArray[Any]], spec: Shar
     fields = {name: columns[name] for name in spec.column if name != SCALE}
     if spec.dtype == "uint8":
         fields["features"] = dequantise(columns["features"], columns[SCALE])
-    check_counts([video_id], fields["num_regions"][None], spec)
+    if bad_counts(fields["num_regions"], spec):
+        raise ShardError(f"num_regions of {video_id!r} is out of range", "run: regionvlp shards verify")
     return VideoRegions(video_id=video_id, **fields)
 
 
-def check_counts(video_ids: Sequence[str], num_regions: NDArray[np.int32], spec: ShardSpec) -> None:
-    """Refuses counts of regions, [B, F], that no frame can have.
-
-    Raises:
-        ShardError: a video of ``video_ids`` has one; the first is named.
-    """
-    bad = ((num_regions < 0) | (num_regions > spec.regions)).any(axis=-1)
-    if bad.any():
-        raise ShardError(
-            f"num_regions of {video_ids[int(bad.argmax())]!r} is out of range", "run: regionvlp shards verify"
-        )
+def bad_counts(num_regions: NDArray[np.int32], spec: ShardSpec) -> NDArray[np.bool_]:
+    """[B] bool, which of B videos have a count of regions, [B, F], that no frame can have."""
+    bad: NDArray[np.bool_] = ((num_regions < 0) | (num_regions > spec.regions)).any(axis=-1)
+    return bad
 
 
 def quantise(features: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

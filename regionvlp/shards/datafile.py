@@ -1,113 +1,104 @@
-"""One data file open for reading: any frames of any of its videos, in as few system calls as they take.
+"""Data files open for reading: pieces of them, in as few system calls as they take.
 
-It holds a plain file descriptor and a :class:`Layout`, and reads at explicit offsets only, so that neither threads nor
-forked processes can disturb each other.
+What is kept is plain file descriptors that are read at explicit offsets only, so that neither threads nor forked
+processes can disturb each other, and no more of them than the process may open.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple, Protocol
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.formats import Layout, unreadable
-from regionvlp.shards.schema import ShardSpec
+from regionvlp.shards.formats import unreadable
+from regionvlp.shards.table import GAP
 
-# What lies between two wanted pieces is read along with them up to here: cheaper than another call, and on a cold disk
-# than another seek.
-_GAP = 16 * 1024
 _BUFFERS = 1000  # of one call; Linux and macOS take 1024
 _BYTES = 1 << 30  # of one call; Linux reads no more than 2 GiB
+_SPARE = memoryview(bytearray(GAP))  # takes what lies between two pieces; nobody reads it
+
+
+class Piece(NamedTuple):
+    """A part of a data file and the memory that takes it.
+
+    Attributes:
+        offset: in the file, in bytes.
+        memory: as many bytes.
+        tag: whatever tells the caller which piece it is.
+    """
+
+    offset: int
+    memory: memoryview
+    tag: int
+
+
+class Files(Protocol):
+    """Where a reader's pieces come from: a folder, or an object store."""
+
+    def read(self, wanted: Mapping[int, list[Piece]]) -> Iterator[tuple[Sequence[Piece], ShardError | None]]:
+        """Reads pieces of some files, by the number of the file.
+
+        Yields:
+            Pieces as they arrive, in any order, each once; with the error where they could not be read.
+        """
+
+    def close(self) -> None:
+        """Lets go of what is open; a later read opens it again."""
 
 
 class DataFile:
     """Opens the file at ``path``; it is closed when the last one who uses it lets go.
 
+    Args:
+        path: the file.
+        size: what it must measure, in bytes; None: anything.
+
     Raises:
-        ShardError: the file cannot be opened.
+        ShardError: the file cannot be opened, or measures something else.
     """
 
-    def __init__(self, path: Path, spec: ShardSpec, layout: Layout) -> None:
+    def __init__(self, path: Path, size: int | None = None) -> None:
         self._descriptor = -1
-        self._path, self._layout, self._spec = path, layout, spec
-        self._gap = memoryview(bytearray(_GAP))
+        self._path = path
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
+            found = os.fstat(self._descriptor).st_size
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # says nothing of the file
             raise ShardError(f"cannot read {path}: {error.strerror}", "was the folder moved or changed?") from error
+        if size is not None and found < size:
+            raise unreadable(path, f"it ends too early ({found} bytes, the receipt says {size})")
+        if size is not None and found != size:
+            raise unreadable(path, f"{found} bytes, the receipt says {size}")
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def read_video(self, row: int, first: int, stop: int) -> dict[str, NDArray[Any]]:
-        """All columns, as stored, of the frame slots ``first`` to ``stop`` (not included) of the video in ``row``.
-
-        Raises:
-            ShardError: the file is damaged or cannot be read.
-        """
-        values: dict[str, NDArray[Any]] = {}
-        pieces: list[tuple[int, memoryview]] = []
-        for column in self._spec.small_columns:
-            values[column.name] = whole = np.empty((stop - first, *column.shape), column.dtype)
-            start = self._layout.columns[column.name].item(row)
-            pieces.append((start + first * column.frame_bytes, whole.reshape(-1).view(np.uint8).data))
-        features = self._spec.features
-        values["features"] = whole = np.empty((stop - first, *features.shape), features.dtype)
-        for frame, slot in zip(whole, range(first, stop), strict=True):
-            pieces.append((self._layout.features.item(row, slot), frame.reshape(-1).view(np.uint8).data))
-        self._fill(pieces)
-        return values
-
-    def read_frames(
-        self, rows: NDArray[np.int64], slots: NDArray[np.int64], into: Mapping[str, NDArray[Any]], places: Sequence[int]
-    ) -> None:
-        """Reads n frames, ``slots[i]`` of the video in ``rows[i]``, into ``array[places[i]]`` of some columns.
-
-        Args:
-            rows, slots: [n].
-            into: column name -> C-contiguous array [..., as the column has it] in the stored dtype.
-            places: n positions along the first axis of the arrays.
-
-        Raises:
-            ShardError: the file is damaged or cannot be read.
-        """
-        pieces: list[tuple[int, memoryview]] = []
-        for name, array in into.items():
-            size = self._spec.column[name].frame_bytes
-            if name == "features":
-                offsets = self._layout.features[rows, slots]
+    def read(self, pieces: list[Piece]) -> Iterator[tuple[Sequence[Piece], ShardError | None]]:
+        """Reads every piece; neighbours in the file share a call, with the gaps between them. Yields after each."""
+        for run in runs_of(pieces, GAP):
+            try:
+                self._read(run)
+            except ShardError as error:
+                yield run, error
             else:
-                offsets = self._layout.columns[name][rows] + slots * size
-            memory = array.reshape(-1).view(np.uint8).data
-            found = zip(offsets.tolist(), places, strict=True)
-            pieces += [(offset, memory[place * size : (place + 1) * size]) for offset, place in found]
-        self._fill(pieces)
+                yield run, None
 
-    def _fill(self, pieces: list[tuple[int, memoryview]]) -> None:
-        """Reads every piece (offset, memory); neighbours in the file share a call, with the gaps between them."""
-        pieces.sort(key=_offset)
-        start = end = 0
+    def _read(self, run: Sequence[Piece]) -> None:
         buffers: list[memoryview] = []
-        for offset, memory in pieces:
-            gap = offset - end
-            if not 0 <= gap <= _GAP or len(buffers) >= _BUFFERS or end - start >= _BYTES:
-                self._read(buffers, start, end)
-                start, buffers = offset, []
-            elif gap:
-                buffers.append(self._gap[:gap])
+        end = start = run[0].offset
+        for offset, memory, _ in run:
+            if offset > end:
+                buffers.append(_SPARE[: offset - end])
             buffers.append(memory)
             end = offset + len(memory)
-        self._read(buffers, start, end)
-
-    def _read(self, buffers: list[memoryview], start: int, end: int) -> None:
-        if not buffers:
-            return
         try:
             count = os.preadv(self._descriptor, buffers, start)
         except OSError as error:
@@ -116,5 +107,89 @@ class DataFile:
             raise unreadable(self._path, "it ends too early")
 
 
-def _offset(piece: tuple[int, memoryview]) -> int:
-    return piece[0]
+def runs_of(pieces: list[Piece], gap: int) -> Iterator[Sequence[Piece]]:
+    """Pieces of one file in runs that are read at once: in order, without overlaps, ``gap`` bytes apart at most."""
+    pieces.sort(key=itemgetter(0))
+    run: list[Piece] = []
+    start = end = 0
+    for piece in pieces:
+        offset = piece.offset
+        if run and (not 0 <= offset - end <= gap or 2 * len(run) >= _BUFFERS or end - start >= _BYTES):
+            yield run
+            run = []
+        if not run:
+            start = offset
+        run.append(piece)
+        end = offset + len(piece.memory)
+    if run:
+        yield run
+
+
+def open_file_limit() -> int:
+    """How many data files one process keeps open, unless told otherwise: a quarter of what it may."""
+    if sys.platform == "win32":
+        return 64
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 8192 if soft == resource.RLIM_INFINITY else max(8, min(8192, soft // 4))
+
+
+class LocalFiles:
+    """The data files of a folder, by number.
+
+    Args:
+        paths: of the files.
+        sizes: what each must measure, in bytes; None: anything.
+        most_open: how many are kept open at a time in one process.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[int | None], most_open: int) -> None:
+        self._paths, self._sizes, self._most_open = paths, sizes, most_open
+        self._open: dict[int, DataFile] = {}
+
+    def read(self, wanted: Mapping[int, list[Piece]]) -> Iterator[tuple[Sequence[Piece], ShardError | None]]:
+        """See :class:`Files`."""
+        for number, pieces in wanted.items():
+            try:
+                file = self.file(number)
+            except ShardError as error:
+                yield pieces, error
+            else:
+                yield from file.read(pieces)
+
+    def file(self, number: int) -> DataFile:
+        """One of them, open.
+
+        Raises:
+            ShardError: see :class:`DataFile`.
+        """
+        # The least recently used file is let go, not closed: a thread that is just reading from it still holds it.
+        file = self._open.pop(number, None) or self._opened(number)
+        self._open[number] = file
+        while len(self._open) > self._most_open:
+            self._let_go()
+        return file
+
+    def _opened(self, number: int) -> DataFile:
+        while True:
+            try:
+                return DataFile(self._paths[number], self._sizes[number])
+            except OSError as error:  # this process, or the machine, has no descriptor left
+                if not self._open:
+                    raise ShardError(
+                        f"cannot read {self._paths[number]}: {error.strerror}", "raise the limit: ulimit -n"
+                    ) from error
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # Another thread may be at the same.
+        for number in list(self._open)[:1]:
+            self._open.pop(number, None)
+
+    def close(self) -> None:
+        """See :class:`Files`."""
+        self._open.clear()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": {}}

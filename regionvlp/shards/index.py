@@ -7,11 +7,15 @@ references copies its pages. These arrays are shared by a fork and pickled fast.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,41 @@ class VideoIndex:
         """Ids in the order of shards and rows."""
         return (self._id(position).decode() for position in range(len(self)))
 
-    def find(self, video_id: str) -> tuple[int, int] | None:
-        """Shard number and row of a video, or None."""
+    def find(self, video_id: str) -> int | None:
+        """Position of a video in the order of shards and rows, or None."""
         try:
             wanted = video_id.encode()
         except UnicodeEncodeError:
             return None
-        value = np.uint32(zlib.crc32(wanted))
-        place = int(np.searchsorted(self.hashes, value))
-        while place < len(self) and self.hashes[place] == value:
-            position = int(self.order[place])
+        return self._find(wanted, int(np.searchsorted(self.hashes, np.uint32(zlib.crc32(wanted)))))
+
+    def find_all(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The position of each of B videos, -1 for one that is not here."""
+        wanted = [video_id.encode(errors="surrogatepass") for video_id in video_ids]
+        hashes = np.array([zlib.crc32(one) for one in wanted], np.uint32)
+        places = np.searchsorted(self.hashes, hashes)
+        found = (self._find(one, place) for one, place in zip(wanted, places.tolist(), strict=True))
+        return np.array([-1 if position is None else position for position in found], np.int64)
+
+    def _find(self, wanted: bytes, place: int) -> int | None:
+        """The position of an id whose hash would stand at ``place`` first."""
+        value = zlib.crc32(wanted)
+        while place < len(self) and self.hashes.item(place) == value:
+            position = self.order.item(place)
             if self._id(position) == wanted:
-                return self._place(position)
+                return position
             place += 1
         return None
+
+    def id_of(self, position: int) -> str:
+        """The id of a video by its position."""
+        return self._id(position).decode()
+
+    def as_arrow(self) -> pa.LargeStringArray:
+        """All ids in order, as an Arrow array over the same memory: for joins of millions."""
+        import pyarrow as pa
+
+        return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self.ends), pa.py_buffer(self.text))
 
     def duplicates(self) -> Iterator[tuple[str, int, int]]:
         """Yields (id, shard, shard) for every id met a second time."""
@@ -74,7 +99,7 @@ class VideoIndex:
         return int(self.shards[shard]), position - int(self.starts[shard])
 
 
-def build_index(shards: Iterable[tuple[int, list[str]]]) -> VideoIndex:
+def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:
     """Indexes (shard number, ids of its rows) pairs, one shard at a time. Duplicate ids are kept, for the caller to
     ask for."""
     numbers, counts = [], []

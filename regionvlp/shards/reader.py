@@ -1,14 +1,17 @@
 """Reads shards: a mapping from video id to :class:`VideoRegions`, for any number of processes and threads.
 
-In: a shard folder. Out: videos, or single frames of them. Only shards that have a receipt exist.
+In: a shard folder. Out: videos, single frames of them, or frames of many videos at once. Only shards that have a
+receipt exist.
 
-What is kept between reads is numbers (where each frame lies) and a few plain file descriptors that are only ever read
-at explicit offsets. Neither minds a fork, and pickling leaves the descriptors out, so a reader made before the workers
-of a loader start works in each of them, forked or spawned.
+What is kept between reads is numbers (where each frame lies, what its checksum is) and a few plain file descriptors
+that are only ever read at explicit offsets. Neither minds a fork, and pickling leaves the descriptors out, so a reader
+made before the workers of a loader start works in each of them, forked or spawned, and none of them looks into a file
+again to find its way.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -21,48 +24,119 @@ from numpy.typing import ArrayLike, NDArray
 from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.batch import RegionBatch
-from regionvlp.shards.codec import check_counts, dequantise, video_regions
-from regionvlp.shards.datafile import DataFile
-from regionvlp.shards.formats import Layout, format_of
+from regionvlp.shards.codec import bad_counts, dequantise, video_regions
+from regionvlp.shards.datafile import LocalFiles, open_file_limit
+from regionvlp.shards.formats import format_of, unreadable
+from regionvlp.shards.frames import DamagedFrameError, FrameReader
 from regionvlp.shards.index import VideoIndex, build_index
+from regionvlp.shards.places import Ids, Places, ShardIndex
 from regionvlp.shards.schema import SCALE
+from regionvlp.shards.table import FrameTable
 from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanTable, read_plan
-from regionvlp.store.receipts import Failure, read_receipts
+from regionvlp.store.receipts import Failure, Receipt, read_receipts
 
-_BATCH = {"features", SCALE, "boxes", "scores", "num_regions", "image_size"}
+log = logging.getLogger(__name__)
+_told: set[Path] = set()  # folders of which was said that they carry no checksums
 
 
 class UnknownVideoError(ShardError, KeyError):
     """A video id that the shards do not hold."""
 
 
+class BatchError(ShardError):
+    """Some videos of a batch could not be read.
+
+    Attributes:
+        failed: position in the batch -> what is wrong with it.
+        batch: the batch; the values of the others are good.
+    """
+
+    def __init__(self, failed: Mapping[int, ShardError], batch: RegionBatch) -> None:
+        first = failed[min(failed)]
+        more = f" (and {len(failed) - 1} more of the batch)" if len(failed) > 1 else ""
+        super().__init__(first.message + more, first.hint)
+        self.failed, self.batch = dict(failed), batch
+
+
 class ShardReader(Mapping[str, VideoRegions]):
     """The videos of a shard folder. Made by :func:`open_shards`.
 
+    Videos are numbered from 0 in the order of shards and rows: a loader that asks by number handles no strings.
+
     Args:
         folder: the shard folder.
-        max_open_files: data files kept open at a time in one process.
+        max_open_files: data files kept open at a time in one process; by default as many as its limit suggests.
         shards: read only these; all by default.
+        checksums: compare the checksum of every frame that is read; see :attr:`checked`.
 
     Attributes:
         manifest: what all shards have in common.
         failures: videos that have no rows, and why, in the order of their shards.
     """
 
-    def __init__(self, folder: Path, max_open_files: int = 64, shards: Iterable[int] | None = None) -> None:
-        assert max_open_files >= 1, "a reader needs a file to read from"
+    def __init__(
+        self,
+        folder: Path,
+        max_open_files: int | None = None,
+        shards: Iterable[int] | None = None,
+        checksums: bool = True,
+    ) -> None:
+        assert max_open_files is None or max_open_files >= 1, "a reader needs a file to read from"
         self.manifest = Manifest.read(folder)
         self.failures: list[Failure] = []
         self._folder = folder
-        self._max_open_files = max_open_files
-        self._data: dict[int, str] = {}  # shard -> name of its data file
+        receipts = []
         for receipt in read_receipts(folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
-                self._data[receipt.shard] = receipt.file
-        self._layouts: dict[int, Layout] = {}
-        self._files: dict[int, DataFile] = {}
+                receipts.append(receipt)
+        self._numbers = [receipt.shard for receipt in receipts]
+        self._paths = [folder / str(receipt.file) for receipt in receipts]
+        self._table = FrameTable(self.manifest, [receipt.videos for receipt in receipts])
+        self._ids = [self._sealed_ids(place, receipt) for place, receipt in enumerate(receipts)]
+        limit = max_open_files or open_file_limit()
+        self._files = LocalFiles(self._paths, [receipt.bytes for receipt in receipts], limit)
+        self._frames = FrameReader(self._table, self._files, check=checksums)
+        if checksums:
+            self._say_what_is_unchecked()
+
+    def _sealed_ids(self, place: int, receipt: Receipt) -> Ids | None:
+        """Notes what the receipt of the ``place``-th shard says of its inside; None where it says nothing."""
+        if receipt.index is None:
+            return None
+        index = ShardIndex.from_document(receipt.index, self.manifest, f"the receipt of shard {receipt.shard}")
+        self._table.fill(place, index.places, index.checksums)
+        return index.ids
+
+    def _say_what_is_unchecked(self) -> None:
+        without = int((~self._table.summed).sum())
+        if without and self._folder not in _told:
+            _told.add(self._folder)
+            log.warning(
+                "%d of %d shards in %s carry no checksums, so damage to them is not noticed while reading; "
+                "'regionvlp shards convert' gives them some",
+                without,
+                len(self._numbers),
+                self._folder,
+            )
+
+    @property
+    def checked(self) -> float:
+        """Share of the shards whose frames have checksums, 0 to 1; 1 where there is no shard."""
+        return float(self._table.summed.mean()) if len(self._numbers) else 1.0
+
+    def prepare(self) -> None:
+        """Looks up all that a read may need, so that worker processes started from here on find it done.
+
+        Shards whose receipts say where everything lies need nothing; others are opened one by one, once.
+
+        Raises:
+            ShardError: a shard is damaged or gone, or a video is in two.
+        """
+        for place in np.flatnonzero(~self._table.filled).tolist():
+            self._look_up(place)
+        _ = self._index
 
     @cached_property
     def video_ids(self) -> list[str]:
@@ -70,7 +144,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return list(self._index)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._table)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -84,9 +158,8 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             UnknownVideoError: (a KeyError) no shard holds it. ShardError: its file is damaged or gone.
         """
-        shard, row = self._find(video_id)
-        frames = int(self._layout(shard).num_frames[row])
-        return self._read(video_id, shard, row, 0, frames)
+        row = self._find(video_id)
+        return self._read(video_id, row, 0, self._count(row))
 
     def frame(self, video_id: str, slot: int) -> VideoRegions:
         """Reads frame ``slot`` of a video and nothing else, as a video of F = 1.
@@ -94,61 +167,131 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             IndexError: the video has no such frame. Otherwise as for a whole video.
         """
-        shard, row = self._find(video_id)
-        frames = int(self._layout(shard).num_frames[row])
+        row = self._find(video_id)
+        frames = self._count(row)
         if not 0 <= slot < frames:
             raise IndexError(f"frame {slot} of {video_id!r}, which has {frames}")
-        return self._read(video_id, shard, row, slot, slot + 1)
+        return self._read(video_id, row, slot, slot + 1)
 
-    def read(self, video_ids: Sequence[str], slots: ArrayLike) -> RegionBatch:
-        """Reads F frames of each of B videos, file by file, neighbours in a file together.
-
-        Args:
-            video_ids: B ids; one may stand there more than once.
-            slots: [B, F] integers, the frame slots of each video; or [F], the same for all.
+    def read(self, video_ids: Sequence[str], slots: ArrayLike, out: RegionBatch | None = None) -> RegionBatch:
+        """Reads F frames of each of B videos: :meth:`read_rows` by id.
 
         Raises:
-            UnknownVideoError: (a KeyError) no shard holds a video. IndexError: a video has no such frame.
-            ShardError: a file is damaged or gone.
+            UnknownVideoError: (a KeyError) no shard holds a video. Otherwise as :meth:`read_rows`.
         """
-        ids = list(video_ids)
-        wanted = np.asarray(slots, np.int64)
-        assert wanted.ndim in (1, 2), "slots are [F] or [B, F]"
-        wanted = np.broadcast_to(wanted, (len(ids), *wanted.shape[-1:]))
-        places = np.array([self._find(video_id) for video_id in ids], np.int64).reshape(-1, 2)
-        size = wanted.size
-        columns = [column for name, column in self.manifest.column.items() if name in _BATCH]
-        stored = {column.name: np.empty((size, *column.shape), column.dtype) for column in columns}
-        for shard in np.unique(places[:, 0]).tolist():
-            mine = np.flatnonzero(places[:, 0] == shard)
-            rows, layout = places[mine, 1], self._layout(shard)
-            bad = (wanted[mine] < 0) | (wanted[mine] >= layout.num_frames[rows, None])
-            if bad.any():
-                video, frame = np.argwhere(bad)[0]
-                at = mine[video]
-                raise IndexError(
-                    f"frame {wanted[at, frame]} of {ids[at]!r}, which has {layout.num_frames[rows[video]]}"
-                )
-            each = np.arange(size).reshape(wanted.shape)[mine].ravel()
-            rows = np.repeat(rows, wanted.shape[1])
-            self._file(shard).read_frames(rows, wanted[mine].ravel(), stored, each.tolist())
-        return self._unpacked(ids, stored, wanted.shape)
+        return self.read_rows(self.rows(video_ids), slots, out)
 
-    def _unpacked(self, ids: list[str], stored: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> RegionBatch:
-        scale = stored.pop(SCALE, None)
-        if scale is not None:
-            stored["features"] = dequantise(stored["features"], scale)
-        fields = {name: values.reshape(*shape, *values.shape[1:]) for name, values in stored.items()}
-        check_counts(ids, fields["num_regions"], self.manifest)
-        return RegionBatch(ids, **fields)
+    def rows(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
+        """[B] int64, the numbers of B videos.
 
-    def _read(self, video_id: str, shard: int, row: int, first: int, stop: int) -> VideoRegions:
-        return video_regions(video_id, self._file(shard).read_video(row, first, stop), self.manifest)
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds one; the first is named.
+        """
+        rows = self._index.find_all(video_ids)
+        if (rows < 0).any():
+            raise self._unknown(video_ids[int((rows < 0).argmax())])
+        return rows
+
+    def video_id(self, row: int) -> str:
+        """The id of a video by its number."""
+        return self._index.id_of(row)
 
     def num_frames(self, video_id: str) -> int:
         """F of a video, without reading it."""
-        shard, row = self._find(video_id)
-        return int(self._layout(shard).num_frames[row])
+        return self._count(self._find(video_id))
+
+    def num_frames_of(self, rows: ArrayLike) -> NDArray[np.int64]:
+        """[B] int64, F of each of B videos by their numbers."""
+        wanted = np.asarray(rows, np.int64)
+        self._look_up_of(wanted)
+        return self._table.num_frames(wanted)
+
+    def read_rows(self, rows: ArrayLike, slots: ArrayLike, out: RegionBatch | None = None) -> RegionBatch:
+        """Reads F frames of each of B videos, file by file, neighbours in a file together.
+
+        Args:
+            rows: [B] integers, numbers of the videos; one may stand there more than once.
+            slots: [B, F] integers, the frame slots of each video; or [F], the same for all.
+            out: a batch of that size to read into; a new one by default.
+
+        Returns:
+            The batch; ``out`` where that was given.
+
+        Raises:
+            IndexError: no video has such a number, or a video has no such frame. BatchError: videos could not be read.
+        """
+        wanted, chosen = np.asarray(rows, np.int64), np.asarray(slots, np.int64)
+        assert wanted.ndim == 1, "rows are [B]"
+        assert chosen.ndim in (1, 2), "slots are [F] or [B, F]"
+        chosen = np.broadcast_to(chosen, (len(wanted), *chosen.shape[-1:]))
+        if ((wanted < 0) | (wanted >= len(self))).any():
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()}, and there are {len(self)}")
+        self._look_up_of(wanted)
+        counts = self._table.num_frames(wanted)
+        bad = (chosen < 0) | (chosen >= counts[:, None])
+        if bad.any():
+            at, frame = np.argwhere(bad)[0]
+            raise IndexError(f"frame {chosen[at, frame]} of {self.video_id(wanted[at])!r}, which has {counts[at]}")
+        batch = RegionBatch.empty(self.manifest, *chosen.shape)
+        if out is not None:
+            assert out.fits(batch), "a batch to read into must have the size of what is read"
+            batch = out
+        batch.rows[...] = wanted
+        failed = self._fill(batch, chosen)
+        if failed:
+            raise BatchError({at: self._named(error, wanted[at]) for at, error in failed.items()}, batch)
+        return batch
+
+    def read_columns(self, names: Iterable[str], rows: ArrayLike, slots: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Some small columns (see :attr:`.ShardSpec.small_columns`) of F frames of each of B videos.
+
+        The features are not read, and so nothing is checked.
+
+        Args:
+            names: of the columns.
+            rows: [B], numbers of the videos.
+            slots: [B, F], frames that they have.
+
+        Returns:
+            name -> [B, F, ...].
+
+        Raises:
+            ShardError: a file cannot be read.
+        """
+        wanted, chosen = np.asarray(rows, np.int64), np.asarray(slots, np.int64)
+        self._look_up_of(wanted)
+        columns = [self.manifest.column[name] for name in names]
+        into = {column.name: np.empty((*chosen.shape, *column.shape), column.dtype) for column in columns}
+        for error in self._frames.frames(wanted, chosen, into).values():
+            raise error
+        return into
+
+    def _fill(self, batch: RegionBatch, slots: NDArray[np.int64]) -> dict[int, ShardError]:
+        """Reads what ``batch.rows`` names; returns what is wrong with some of its videos."""
+        into: dict[str, NDArray[Any]] = {name: values for name, values in vars(batch).items() if name != "rows"}
+        if self.manifest.dtype == "uint8":
+            into["features"] = np.empty(batch.features.shape, np.uint8)
+            into[SCALE] = np.empty(batch.scores.shape, np.float32)
+        failed = self._frames.frames(batch.rows, slots, into)
+        if self.manifest.dtype == "uint8":
+            dequantise(into["features"], into[SCALE], out=batch.features)
+        for at in np.flatnonzero(bad_counts(batch.num_regions, self.manifest)).tolist():
+            failed.setdefault(at, DamagedFrameError("num_regions is out of range", ""))
+        return failed
+
+    def _read(self, video_id: str, row: int, first: int, stop: int) -> VideoRegions:
+        try:
+            columns = self._frames.video(row, first, stop)
+        except DamagedFrameError as error:
+            raise self._named(error, row) from None
+        return video_regions(video_id, columns, self.manifest)
+
+    def _named(self, error: ShardError, row: int) -> ShardError:
+        """An error of a frame with the video and file that it is of; others say so themselves."""
+        if not isinstance(error, DamagedFrameError):
+            return error
+        path = self._paths[self._table.shard_of(row)]
+        return DamagedFrameError(f"{self.video_id(row)!r} in {path}: {error.message}", verify_hint(self._folder))
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder; None where it has none."""
@@ -156,7 +299,7 @@ class ShardReader(Mapping[str, VideoRegions]):
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
-        self._files.clear()
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -165,31 +308,47 @@ class ShardReader(Mapping[str, VideoRegions]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_files": {}, "_layouts": {}}
+        state = dict(self.__dict__)
         state.pop("video_ids", None)
         return state
 
     def __repr__(self) -> str:
         m = self.manifest
         size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
-        return f"<ShardReader {str(self._folder)!r}: {len(self._data)} shards, {m.format}, {m.dtype} {size} a video>"
+        return f"<ShardReader {str(self._folder)!r}: {len(self._numbers)} shards, {m.format}, {m.dtype} {size} a video>"
 
     @cached_property
     def _index(self) -> VideoIndex:
-        ids = format_of(self.manifest).read_ids
-        index = build_index((shard, ids(self._path(shard), self.manifest)) for shard in self._data)
+        index = build_index(zip(self._numbers, map(self._ids_of, range(len(self._numbers))), strict=True))
         for video_id, first, second in index.duplicates():
             raise ShardError(
-                f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}",
-                f"run: regionvlp shards verify '{self._folder}'",
+                f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}", verify_hint(self._folder)
             )
+        self._ids = []  # the index holds them now
         return index
 
-    def _find(self, video_id: str) -> tuple[int, int]:
-        place = self._index.find(video_id)
-        if place is None:
-            raise UnknownVideoError(f"{self._folder} holds no video {video_id!r}", self._hint(video_id))
-        return place
+    def _ids_of(self, place: int) -> list[str]:
+        sealed = self._ids[place]
+        if sealed is not None:
+            return list(sealed)
+        path = self._paths[place]
+        ids = format_of(self.manifest).read_ids(path, self.manifest)
+        self._check_count(place, len(ids))
+        return ids
+
+    def _check_count(self, place: int, found: int) -> None:
+        rows = self._table.starts[place + 1] - self._table.starts[place]
+        if found != rows:
+            raise unreadable(self._paths[place], f"{found} videos, the receipt says {rows}")
+
+    def _find(self, video_id: str) -> int:
+        row = self._index.find(video_id)
+        if row is None:
+            raise self._unknown(video_id)
+        return row
+
+    def _unknown(self, video_id: str) -> UnknownVideoError:
+        return UnknownVideoError(f"{self._folder} holds no video {video_id!r}", self._hint(video_id))
 
     def _hint(self, video_id: str) -> str:
         failed = next((failure for failure in self.failures if failure.video_id == video_id), None)
@@ -199,31 +358,41 @@ class ShardReader(Mapping[str, VideoRegions]):
         close = nearest(video_id, self) if len(self) <= 1000 else ""
         return close or "ids are paths below the folder that was extracted, extension included"
 
-    def _path(self, shard: int) -> Path:
-        return self._folder / self._data[shard]
+    def _count(self, row: int) -> int:
+        """F of a video by its number."""
+        self._look_up(self._table.shard_of(row))
+        return self._table.pattern_of(self._table.pattern.item(row)).frames
 
-    def _layout(self, shard: int) -> Layout:
-        layout = self._layouts.get(shard)
-        if layout is None:
-            layout = format_of(self.manifest).read_layout(self._path(shard), self.manifest)
-            self._layouts[shard] = layout
-        return layout
+    def _look_up_of(self, rows: NDArray[np.int64]) -> None:
+        if not self._table.filled.all():
+            for place in np.unique(self._table.shards_of(rows)).tolist():
+                self._look_up(place)
 
-    def _file(self, shard: int) -> DataFile:
-        # The least recently used file is let go, not closed: a thread that is just reading from it still holds it.
-        file = self._files.pop(shard, None) or DataFile(self._path(shard), self.manifest, self._layout(shard))
-        self._files[shard] = file
-        for idle in list(self._files)[: -self._max_open_files]:
-            self._files.pop(idle, None)
-        return file
+    def _look_up(self, place: int) -> None:
+        """Has the table know where everything lies in the ``place``-th shard."""
+        if self._table.filled[place]:
+            return
+        layout = format_of(self.manifest).read_layout(self._paths[place], self.manifest)
+        self._check_count(place, len(layout.num_frames))
+        self._table.fill(place, Places.of(layout, self.manifest), None)
 
 
-def open_shards(path: str | os.PathLike[str], *, max_open_files: int = 64) -> ShardReader:
+def verify_hint(folder: Path) -> str:
+    """What helps where a shard is not what it should be."""
+    return f"run: regionvlp shards verify '{folder}'"
+
+
+def open_shards(
+    path: str | os.PathLike[str], *, max_open_files: int | None = None, checksums: bool = True
+) -> ShardReader:
     """Opens a shard folder for reading.
 
     Args:
         path: the folder.
-        max_open_files: data files kept open at a time in each process that reads.
+        max_open_files: data files kept open at a time in each process that reads; by default a quarter of what the
+            process may open.
+        checksums: compare the checksum of every frame that is read. Shards of version 0.1 carry none, which is said
+            once; of those, numbers that are not finite are refused.
 
     Raises:
         InputError: there is no such folder. ShardError: it is not a shard folder, or a receipt is damaged.
@@ -231,4 +400,4 @@ def open_shards(path: str | os.PathLike[str], *, max_open_files: int = 64) -> Sh
     folder = Path(path).absolute()
     if not folder.is_dir():
         raise InputError(f"no shard folder at {path}", "check the path")
-    return ShardReader(folder, max_open_files)
+    return ShardReader(folder, max_open_files, checksums=checksums)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of manifests and data files
+RECEIPT_VERSION = 2  # of receipts; from 2 on they say where everything lies in the data file, with checksums
 
 SUFFIXES = {"hdf5": ".h5", "parquet": ".parquet"}
 DTYPES = ("float16", "float32", "uint8")
@@ -165,7 +166,7 @@ def _misfit(regions: VideoRegions, spec: ShardSpec) -> str | None:
 def find_problem(regions: VideoRegions, spec: ShardSpec) -> str | None:
     """What is wrong with the numbers themselves, in words, or None. Verification asks the same question of a file."""
     for name in ("features", "boxes", "scores", "attribute_scores", "frame_time"):
-        if not _all_finite(getattr(regions, name)):
+        if not all_finite(getattr(regions, name)):
             return f"{name} holds numbers that are not finite"
     if spec.dtype == "uint8" and regions.features.min(initial=0) < 0:
         return "features holds negative numbers, which uint8 cannot store"
@@ -180,7 +181,8 @@ def find_problem(regions: VideoRegions, spec: ShardSpec) -> str | None:
     return None
 
 
-def _all_finite(values: NDArray[np.generic]) -> bool:
+def all_finite(values: NDArray[np.generic]) -> bool:
+    """Whether no number is infinite or none."""
     if values.dtype == np.float16:
         # numpy tests halves one at a time; with the sign cleared, their bits compare as integers, ten times faster.
         return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)

@@ -10,16 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from regionvlp.errors import InputError, ShardError
+from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import video_regions
-from regionvlp.shards.datafile import DataFile
-from regionvlp.shards.formats import Layout, format_of
+from regionvlp.shards.formats import format_of
+from regionvlp.shards.frames import frame_reader
 from regionvlp.shards.index import build_index
+from regionvlp.shards.places import ShardIndex
 from regionvlp.shards.schema import find_problem
 from regionvlp.store.files import in_use, is_temporary, sha256_of
 from regionvlp.store.manifest import MANIFEST_NAME, Manifest
 from regionvlp.store.plan import PLAN_NAME, PlanTable, read_plan
 from regionvlp.store.receipts import Receipt, data_files, finished_shards, names_shard, receipt_path
+
+_EXAMPLES = 5  # of damaged frames that are named
 
 
 @dataclass(frozen=True)
@@ -153,27 +159,63 @@ class _Verification:
                 raise ShardError(f"{size} bytes, the receipt says {receipt.bytes}")
             # Before anything is parsed: a library may do worse than raise when it reads a damaged file.
             if self._deep and sha256_of(path) != receipt.sha256:
-                raise ShardError("its bytes changed: the checksum is not the receipt's")
+                raise ShardError(f"its bytes changed: the checksum is not the receipt's{self._damage(receipt)}")
         except OSError as error:
             raise ShardError(f"cannot be read: {error.strerror or error}") from error
-        ids = format_of(self._manifest).read_ids(path, self._manifest)
-        layout = format_of(self._manifest).read_layout(path, self._manifest)
-        found = {"videos": len(ids), "frames": int(layout.num_frames.sum())}
+        index = self._index(receipt)
+        if index is None or self._deep:
+            ids = format_of(self._manifest).read_ids(path, self._manifest)
+            layout = format_of(self._manifest).read_layout(path, self._manifest)
+            found = ShardIndex.of(ids, layout, None, self._manifest)
+        else:
+            ids, found = list(index.ids), index
+        counts = {"videos": len(ids), "frames": int(found.places.num_frames.sum())}
         if self._deep:
-            found["regions"] = self._check_numbers(DataFile(path, self._manifest, layout), ids, layout)
-        for name, count in found.items():
+            counts["regions"] = self._check_numbers(path, found, index)
+        for name, count in counts.items():
             if count != getattr(receipt, name):
                 raise ShardError(f"{count} {name}, the receipt says {getattr(receipt, name)}")
+        if index is not None and (list(index.ids) != ids or not index.places.same(found.places)):
+            raise ShardError("its receipt says that its rows lie elsewhere")
         return ids
 
-    def _check_numbers(self, file: DataFile, ids: list[str], layout: Layout) -> int:
+    def _index(self, receipt: Receipt) -> ShardIndex | None:
+        """What a receipt says of the inside of its data, None where it says nothing."""
+        if receipt.index is None:
+            return None
+        name = receipt_path(self._folder, receipt.shard).name
+        return ShardIndex.from_document(receipt.index, self._manifest, name)
+
+    def _damage(self, receipt: Receipt) -> str:
+        """Which frames of a file that changed are not what they were, in words; empty where nothing can tell."""
+        index = self._index(receipt)
+        if index is None or index.checksums is None:
+            return ""
+        assert receipt.file is not None
+        reader = frame_reader(self._folder / receipt.file, index, self._manifest, check=True)
+        bad = []
+        for row, (video_id, frames) in enumerate(zip(index.ids, index.places.num_frames.tolist(), strict=True)):
+            for slot in range(frames):
+                try:
+                    reader.video(row, slot, slot + 1)
+                except ShardError:
+                    bad.append(f"{slot} of {video_id!r}")
+        more = ", ..." if len(bad) > _EXAMPLES else ""
+        return f"; damaged are the frames {', '.join(bad[:_EXAMPLES])}{more}" if bad else "; every frame is whole"
+
+    def _check_numbers(self, path: Path, found: ShardIndex, index: ShardIndex | None) -> int:
         """Reads every video; returns the number of regions."""
         regions = 0
-        for row, (video_id, frames) in enumerate(zip(ids, layout.num_frames, strict=True)):
-            video = video_regions(video_id, file.read_video(row, 0, int(frames)), self._manifest)
+        reader = frame_reader(path, found, self._manifest, check=False)
+        sums = index.checksums if index is not None and len(index.ids) == len(found.ids) else None
+        for row, (video_id, frames) in enumerate(zip(found.ids, found.places.num_frames.tolist(), strict=True)):
+            columns = reader.video(row, 0, frames)
+            video = video_regions(video_id, columns, self._manifest)
             problem = find_problem(video, self._manifest)
             if problem:
                 raise ShardError(f"{video_id!r}: {problem}")
+            if sums is not None and not np.array_equal(frame_checksums(columns, self._manifest), sums[row, :frames]):
+                raise ShardError(f"{video_id!r}: its frames are not those that the receipt has checksums of")
             regions += int(video.num_regions.sum())
         return regions
 

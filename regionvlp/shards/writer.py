@@ -17,11 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
+from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import stored_columns
 from regionvlp.shards.formats import DataWriter, format_of
-from regionvlp.shards.schema import check_regions
+from regionvlp.shards.places import ShardIndex
+from regionvlp.shards.schema import RECEIPT_VERSION, SCHEMA_VERSION, check_regions
 from regionvlp.store.files import (
     flush_and_sum,
     has_no_links,
@@ -58,7 +63,7 @@ class ShardWriter:
         self._path = folder / manifest.data_name(number)
         self._temporary = temporary_path(self._path)
         self._file: DataWriter | None = None
-        self._ids: set[str] = set()
+        self._ids: dict[str, NDArray[np.uint64]] = {}  # in the order of the rows, with the checksums of their frames
         self._frames = self._regions = 0
         self._over = False
         self._refuse_done()
@@ -87,8 +92,9 @@ class ShardWriter:
         with self._writing():
             if self._file is None:
                 self._file = format_of(self._manifest).open_writer(self._temporary, self._manifest)
-            self._file.add(regions.video_id, stored_columns(regions, self._manifest))
-        self._ids.add(regions.video_id)
+            columns = stored_columns(regions, self._manifest)
+            self._file.add(regions.video_id, columns)
+        self._ids[regions.video_id] = frame_checksums(columns, self._manifest)
         self._frames += regions.num_frames
         self._regions += int(regions.num_regions.sum())
 
@@ -143,12 +149,24 @@ class ShardWriter:
                 versions=dict(library_versions() if versions is None else versions),
                 detector=dict(self._manifest.detector if detector is None else detector),
                 timings=dict(timings or {}),
+                index=None if empty else self._index(),
+                schema_version=SCHEMA_VERSION if empty else RECEIPT_VERSION,
             )
             with nullcontext(True) if publishing is None else publishing as alone:
                 self._refuse_done()
                 receipt = self._publish(receipt, alone)
         self._over = True
         return receipt
+
+    def _index(self) -> dict[str, str]:
+        """What the receipt says of the inside of the data, which is read back for it."""
+        try:
+            layout = format_of(self._manifest).read_layout(self._temporary, self._manifest)
+        except ShardError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+        return ShardIndex.of(list(self._ids), layout, list(self._ids.values()), self._manifest).as_document()
 
     def _publish(self, receipt: Receipt, alone: bool) -> Receipt:
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.schema import SCHEMA_VERSION
+from regionvlp.shards.schema import RECEIPT_VERSION
 from regionvlp.store.process import ProcessName, this_process
 
 _TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<owner>[A-Za-z0-9_-]*-\d+(?:s\d+)?)(?:n\d+)?\.tmp", re.DOTALL)
@@ -195,9 +195,9 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ShardError(f"{path} is damaged: it is not a JSON object", hint)
     version = values.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > RECEIPT_VERSION:
         raise ShardError(
-            f"{path} was written by a newer regionvlp (schema {version}, this one reads up to {SCHEMA_VERSION})",
+            f"{path} was written by a newer regionvlp (schema {version}, this one reads up to {RECEIPT_VERSION})",
             "pip install --upgrade regionvlp",
         )
     values.pop("digest", None)

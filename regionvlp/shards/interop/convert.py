@@ -13,9 +13,7 @@ from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import cast_features
-from regionvlp.shards.codec import video_regions
-from regionvlp.shards.datafile import DataFile
-from regionvlp.shards.formats import format_of
+from regionvlp.shards.reader import ShardReader
 from regionvlp.shards.writer import ShardWriter
 from regionvlp.store.claims import Claim, Claims, claim_name
 from regionvlp.store.files import remove_leftovers, sha256_of
@@ -75,7 +73,6 @@ def convert(
         ShardError: ``out`` belongs to something else, a shard is damaged (nothing of it is then converted), or a video
             does not fit the new dtype.
     """
-    source = Manifest.read(folder)
     if folder.resolve() == out.resolve():
         raise InputError("a folder cannot be converted into itself", "give another folder")
     manifest = Manifest.create_or_check(out, target)
@@ -94,7 +91,7 @@ def convert(
                 continue
             with claim:
                 if not receipt_path(out, receipt.shard).exists():
-                    _convert_shard(folder, source, receipt, out, manifest, claim, on_video)
+                    _convert_shard(folder, receipt, out, manifest, claim, on_video)
                     written += 1
     return written
 
@@ -110,7 +107,6 @@ def _copy_plan(folder: Path, out: Path) -> None:
 
 def _convert_shard(
     folder: Path,
-    source: Manifest,
     receipt: Receipt,
     out: Path,
     manifest: Manifest,
@@ -124,13 +120,10 @@ def _convert_shard(
             # Otherwise the new checksum would vouch for numbers that the old one does not.
             if not path.exists() or sha256_of(path) != receipt.sha256:
                 raise ShardError(f"{path} is not what its receipt says", f"run: regionvlp shards repair '{folder}'")
-            ids = format_of(source).read_ids(path, source)
-            layout = format_of(source).read_layout(path, source)
-            file = DataFile(path, source, layout)
-            for row, (video_id, frames) in enumerate(zip(ids, layout.num_frames.tolist(), strict=True)):
-                video = video_regions(video_id, file.read_video(row, 0, frames), source)
+            reader = ShardReader(folder, shards=[receipt.shard], checksums=False)
+            for video in reader.values():
                 writer.add(replace(video, features=cast_features(video.features, manifest.memory_dtype)))
-                on_video(frames)
+                on_video(video.num_frames)
         writer.finish(
             failures=receipt.failures,
             partial=receipt.partial,
