@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from regionvlp.checkpoints.folder import Checkpoint
-from regionvlp.data.dataset import RegionTextDataset
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.pairs import Pairs
 from regionvlp.data.settings import SourceSettings
-from regionvlp.data.sources import collate_for, open_source
+from regionvlp.data.sources import open_source, text_reader
 from regionvlp.evaluation.encode import encode
 from regionvlp.evaluation.grounding import GroundedObject, pointing_accuracy
 from regionvlp.evaluation.metrics import retrieval_metrics
@@ -44,7 +45,7 @@ class Results:
     """
 
     checkpoint: Checkpoint
-    dataset: RegionTextDataset
+    dataset: Pairs
     metrics: Mapping[str, Any]
     retrieval: Retrieval
     grounding: Mapping[str, Any]
@@ -60,14 +61,14 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
         InputError, ShardError: captions and shards cannot be read, or do not fit each other.
     """
     config = checkpoint.config
-    dataset = open_source(source, config.data, training=False, frames=config.eval.frames)
+    dataset = open_source(source, config.data, frames=config.eval.frames)
     encodings = encode(
-        checkpoint.system, dataset, collate_for(config.data, checkpoint.tokenizer),
+        checkpoint.system, dataset, text_reader(config.data, checkpoint.tokenizer),
         device=device, precision=config.train.precision, batch_size=config.eval.batch_size,
     )  # fmt: skip
     retrieval = rank(checkpoint.system, encodings)
     metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
-    rows = _rows_with_boxes(source.captions, dataset.video_ids)
+    rows = _rows_with_boxes(source.captions, [*dataset.clips.ids])
     if not rows:
         return Results(checkpoint, dataset, metrics, retrieval, {}, [])
     video, text = encodings.whole()
@@ -75,6 +76,12 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
         thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
     )
     return Results(checkpoint, dataset, metrics, retrieval, {**grounding}, rows, video, text)
+
+
+def region_clips(dataset: Pairs) -> RegionClips:
+    """The clips of a data set of regions."""
+    assert isinstance(dataset.clips, RegionClips)
+    return dataset.clips
 
 
 def region_edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
@@ -88,13 +95,13 @@ def region_edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
 
 
 def region_tokens(
-    video: Encoded, i: int, dataset: RegionTextDataset, frames: int
+    video: Encoded, i: int, dataset: Pairs, frames: int
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Tokens [F, R, D] and mask [F, R] of video i, in the ``frames`` that are stored of it.
 
     A video with fewer frames than the model reads is encoded with its last one repeated: no frame of its own.
     """
-    shape = (dataset.videos.frames, dataset.videos.settings.regions)
+    shape = (dataset.choice.frames, region_clips(dataset).settings.regions)
     tokens, mask = video.tokens[i].reshape(*shape, -1), video.mask[i].reshape(shape)
     return tokens[:frames].numpy(), mask[:frames].numpy()
 
@@ -116,10 +123,11 @@ def _names_boxes(row: dict[str, Any]) -> bool:
 
 
 def _objects(
-    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: RegionTextDataset
+    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: Pairs
 ) -> list[GroundedObject]:
     """The objects that caption i names, with what the model made of them."""
-    regions = dataset.videos.chosen(row["video_id"])
+    clips = region_clips(dataset)
+    regions = clips.stored(i, dataset.choice)
     length = checkpoint.config.data.text_length
     tokens, mask = region_tokens(video, i, dataset, regions.num_frames)
     found = []
@@ -134,7 +142,7 @@ def _objects(
                 words=text.tokens[i, words].numpy(),
                 regions=tokens,
                 region_mask=mask,
-                boxes=region_edges(regions, dataset.videos.settings.regions),
+                boxes=region_edges(regions, clips.settings.regions),
                 true_boxes=np.array(true, np.float64),
             )
         )

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
-from regionvlp.errors import InputError
+from regionvlp.errors import ConfigError, InputError
 from regionvlp.evaluation.tables import paper_cost
 from regionvlp.extract.detector.config import DetectorConfig
 from regionvlp.extract.detector.cost import FrameCost, counted_frame, frame_cost, known_config
@@ -30,7 +30,7 @@ from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, Text
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
 from regionvlp.pipelines.output import console_for, json_option, many, write_json
-from regionvlp.training.config import RunConfig, run_config
+from regionvlp.training.config import DemoVLPConfig, run_config
 from regionvlp.training.settings import split_batch
 
 BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have
@@ -79,6 +79,8 @@ def command(
     """Count the parameters and FLOPs of a configuration, detector included."""
     values = read_yaml(find_config(config_path))
     config = run_config(values, parse_assignments(assignments), source=str(config_path))
+    if not isinstance(config, DemoVLPConfig):
+        raise ConfigError(f"{config_path} is a configuration of {config.task}", "profile counts DemoVLP's so far")
     network = _detector(config, detector)
     width = config.model.video.feature_width
     if network.feature_width != width:
@@ -118,7 +120,7 @@ def command(
     )
 
 
-def encoder_parts(config: RunConfig) -> list[Part]:
+def encoder_parts(config: DemoVLPConfig) -> list[Part]:
     """The parts of a pair of one video and one caption, without the detector."""
     data, model = config.data, config.model
     text_settings = with_vocabulary(model.text, _vocabulary(config))
@@ -199,7 +201,7 @@ def paper_rows(parts: list[Part], detector: list[Part], frame: FrameCost) -> lis
 
 
 def feature_costs(
-    config: RunConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int, processes: int
+    config: DemoVLPConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int, processes: int
 ) -> dict[str, Any]:
     """What extracting a video's features once adds to every time that training visits it.
 
@@ -255,7 +257,7 @@ def _local_part(loss: LossSettings, m: int, words: int, width: int) -> Part:
     return Part(name, None, flops, counted_flops(run) // COMPARED**2)
 
 
-def _detector(config: RunConfig, name: str | None) -> DetectorConfig:
+def _detector(config: DemoVLPConfig, name: str | None) -> DetectorConfig:
     """The detector named, else the first that gives features of the width that the model reads."""
     width = config.model.video.feature_width
     if name is not None:
@@ -280,7 +282,7 @@ def _table_3_frame() -> tuple[int, int]:
     return resized.new_height, resized.new_width
 
 
-def _vocabulary(config: RunConfig) -> int:
+def _vocabulary(config: DemoVLPConfig) -> int:
     """Rows of the word table: a published model's, or the most that a tokenizer trained here may have."""
     published = config.tokenizer.name is not None or config.model.text.pretrained is not None
     return config.model.text.vocab_size or (BERT_WORDS if published else config.tokenizer.vocab_size)
@@ -304,7 +306,7 @@ def _ones(tokens: int, width: int) -> Encoded:
     return Encoded(torch.ones(COMPARED, width), torch.ones(*shape, width), torch.ones(shape, dtype=torch.bool))
 
 
-def _input_line(config: RunConfig) -> str:
+def _input_line(config: DemoVLPConfig) -> str:
     data = config.data
     caption = f"a caption of {'' if data.pad_text else 'up to '}{data.text_length} tokens"
     return f"{many(data.clips.frames, 'frame')} of {data.clips.regions} regions, {caption}"

@@ -65,6 +65,20 @@ class ShardError(RegionVLPError):
     """A shard folder that is not what it should be: another detector's, unreadable, incomplete."""
 
 
+class UnreadableItemsError(ShardError):
+    """Some items of a batch cannot be read: training leaves them out, whatever else reads them stops.
+
+    Attributes:
+        reasons: position in the batch -> what is wrong, item named.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        first = reasons[min(reasons)]
+        more = f" (and {len(reasons) - 1} more of the batch)" if len(reasons) > 1 else ""
+        super().__init__(first + more, "extract what cannot be read again; 'regionvlp shards verify' lists it")
+        self.reasons = dict(reasons)
+
+
 class WeightsError(RegionVLPError):
     """Detector or model weights that are missing, of another shape, or of another family."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -96,6 +96,13 @@ class VideoRegions:
         """[F, R] bool, True where a slot holds a real region."""
         slots = np.arange(self.features.shape[1])
         return slots[None, :] < self.num_regions[:, None]
+
+    def of_frames(self, chosen: Sequence[int] | NDArray[np.integer[Any]]) -> VideoRegions:
+        """The same video with some of its frames, by number."""
+        fields = {
+            name: value[np.asarray(chosen)] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return VideoRegions(video_id=self.video_id, **fields)
 
     def equals(self, other: VideoRegions) -> bool:
         """True where every field is the same, bit for bit, dtypes included."""

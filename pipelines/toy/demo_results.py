@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from regionvlp.evaluation.grounding import alignment
 from regionvlp.evaluation.metrics import text_to_video_ranks
 from regionvlp.extract.detector.registry import bundled_dir
-from regionvlp.pipelines.measure import Results, region_edges, region_tokens
+from regionvlp.pipelines.measure import Results, region_clips, region_edges, region_tokens
 from regionvlp.report.page import inline_jpeg
 from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
 from regionvlp.training.logbook import read_log
@@ -75,8 +75,8 @@ def _example(results: Results, i: int, rank: float, out: Path) -> Example:
         rank=float(rank),
         hits=[
             Hit(
-                _thumbnail(out / "videos" / results.dataset.video_ids[v]),
-                results.dataset.video_ids[v],
+                _thumbnail(out / "videos" / results.dataset.clips.ids[v]),
+                results.dataset.clips.ids[v],
                 float(results.retrieval.similarity[i, v]),
                 bool(v == results.retrieval.target[i]),
             )
@@ -100,8 +100,8 @@ def _words(results: Results, i: int) -> tuple[list[str], list[list[int]]]:
 
 
 def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> list[GroundedFrame]:
-    regions = results.dataset.videos.chosen(results.annotations[i]["video_id"])
-    slots, count = results.checkpoint.config.data.clips.regions, regions.num_frames
+    regions = region_clips(results.dataset).stored(i, results.dataset.choice)
+    slots, count = region_clips(results.dataset).settings.regions, regions.num_frames
     assert results.video is not None
     assert results.text is not None
     tokens, mask = region_tokens(results.video, i, results.dataset, count)

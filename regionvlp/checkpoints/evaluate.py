@@ -14,7 +14,7 @@ from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
 from regionvlp.config import validate
 from regionvlp.data.captions import Queries, kind_of
 from regionvlp.data.settings import SourceSettings
-from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.data.sources import check_script, open_source, text_reader
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError
 from regionvlp.evaluation.encode import encode
@@ -66,7 +66,7 @@ def evaluate(
     allow_missing: bool = False,
     device: str = "auto",
     begin: Callable[[int], None] = lambda total: None,
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Measures a checkpoint.
 
@@ -96,13 +96,13 @@ def evaluate(
     source = _source(items, own, folder, allow_missing, frames)
     opened.check_shards(Manifest.read(source.shards), source.shards)
     settings, config = _with_regions(opened.config, regions), opened.config
-    dataset = open_source(source, settings, training=False, frames=config.eval.frames)
+    dataset = open_source(source, settings, frames=config.eval.frames)
     check_script(dataset.captions, opened.tokenizer)
-    begin(len(dataset.videos) + len(dataset.captions))
+    begin(len(dataset.clips.ids) + len(dataset.captions))
     encodings = encode(
         opened.system,
         dataset,
-        collate_for(settings, opened.tokenizer),
+        text_reader(settings, opened.tokenizer),
         device=next(opened.system.parameters()).device,
         precision=config.train.precision,
         batch_size=config.eval.batch_size,
@@ -113,7 +113,7 @@ def evaluate(
     metrics: dict[str, Any] = {
         "annotations": str(source.captions),
         "shards": str(source.shards),
-        "frames": dataset.videos.frames,
+        "frames": dataset.choice.frames,
         "regions": settings.clips.regions,
         "allow_missing": source.allow_missing,
         **retrieval_metrics(result.similarity, result.target),

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from regionvlp.config import HARMLESS, Config
+from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.data.captions import CaptionFormat, Queries
-from regionvlp.data.sampling import Sampling
 
+Sampling = Literal["default", "legacy"]
 # A run folder says where its data lies whatever folder one is in.
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
@@ -77,6 +77,9 @@ class DataSettings(Config):
         words: ``all`` words of a caption, or only its ``nouns_and_verbs`` (DemoVLP's select-token ablation; needs the
             tagger of :mod:`regionvlp.data.text.content_words`).
         pairs: in training, one sample per video with one of its captions at random, or one per caption.
+        unreadable: the share of a source's samples that training may leave out because they cannot be read (damaged,
+            or values that are no numbers); one always may. Each is named in the log, and the next of the epoch's order
+            takes its place.
     """
 
     sources: tuple[SourceSettings, ...] = ()
@@ -85,6 +88,7 @@ class DataSettings(Config):
     pad_text: bool = False
     words: Literal["all", "nouns_and_verbs"] = "all"
     pairs: Literal["per_video", "all"] = "per_video"
+    unreadable: Annotated[float, Field(ge=0, lt=1), RESUMABLE] = 0.001
 
 
 class RegionDataSettings(DataSettings):

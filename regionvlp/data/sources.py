@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
-from regionvlp.data.dataset import Collate, RegionTextDataset
-from regionvlp.data.settings import DataSettings, RegionDataSettings, SourceSettings
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.pairs import Pairs
+from regionvlp.data.settings import DataSettings, RegionClipSettings, SourceSettings
 from regionvlp.data.text.content_words import ContentWords, WordWeights
+from regionvlp.data.text.reading import TextReader
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
-from regionvlp.regions import VideoRegions
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +23,23 @@ CHECKED = 20_000  # captions looked at, spread over the table
 
 
 def open_source(
-    source: SourceSettings, settings: DataSettings, *, training: bool, seed: int = 0, frames: int | None = None
-) -> RegionTextDataset:
-    """Reads the captions of a source, opens its shards, and joins the two.
+    source: SourceSettings,
+    settings: DataSettings,
+    *,
+    texts: TextReader | None = None,
+    training: bool = False,
+    trim: bool = False,
+    seed: int = 0,
+    frames: int | None = None,
+) -> Pairs:
+    """Reads the captions of a source, opens its clips, and joins the two.
 
     Args:
         source, settings: what to read, and what a sample is made of.
-        training: draw frames and captions, from ``seed``.
+        texts: reads captions; only training needs it.
+        training: draw frames and, with ``pairs: per_video``, captions.
+        trim: leave out what is padding throughout a batch, where no loss counts it.
+        seed: of the draws.
         frames: F in place of the settings', where the source has none of its own.
 
     Raises:
@@ -36,38 +48,34 @@ def open_source(
     """
     from regionvlp.shards import open_shards
 
-    assert isinstance(settings, RegionDataSettings)
     captions = load_captions(source.captions, format=source.format, split=source.split, queries=source.queries)
     shards = open_shards(source.shards)
     captions = resolve_videos(captions, shards.video_ids, allow_missing=source.allow_missing)
-    regions: Mapping[str, VideoRegions] = shards
-    if settings.clips.in_memory:
-        regions = {video_id: shards[video_id] for video_id in {caption.video_id: None for caption in captions}}
-    return RegionTextDataset(captions, regions, settings, training=training, seed=seed, frames=source.frames or frames)
+    assert isinstance(settings.clips, RegionClipSettings), "the only clips there are"
+    clips = RegionClips(shards, [*dict.fromkeys(c.video_id for c in captions)], settings.clips, trim=trim)
+    choice = FrameChoice(source.frames or frames or settings.clips.frames, settings.clips.sampling)
+    per_video = training and settings.pairs == "per_video"
+    return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed)
 
 
-def collate_for(
-    settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = (), *, trim: bool = False
-) -> Collate:
-    """The collate function that the settings describe.
+def text_reader(settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = ()) -> TextReader:
+    """The reader of captions that the settings describe.
 
     Args:
         settings, tokenizer: of the run.
         weigh_by: captions by whose frequencies words are weighed; without any, batches hold no weights.
-        trim: leave out region slots that are padding throughout a training batch, where no loss counts them.
 
     Raises:
         InputError: nouns and verbs are asked for, and there is no tagger to find them.
     """
     selecting = settings.words == "nouns_and_verbs"
     content = ContentWords() if weigh_by or selecting else None
-    return Collate(
+    return TextReader(
         tokenizer,
         settings.text_length,
         settings.text_length if settings.pad_text else None,
         content if selecting else None,
         WordWeights((caption.caption for caption in weigh_by), content) if content and weigh_by else None,
-        trim,
     )
 
 

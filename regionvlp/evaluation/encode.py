@@ -1,23 +1,26 @@
 """Encodes a data set: every video once, every text once. Whatever is measured or searched starts here.
 
-In: a system, videos, texts. Out: :class:`Encodings`, batch by batch as they were computed, on the device.
+In: a system, clips, texts. Out: :class:`Encodings`, batch by batch as they were computed, on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from regionvlp.data.captions import Caption
-from regionvlp.data.dataset import Collate, RegionTextDataset
-from regionvlp.data.loading import read_batches
+from regionvlp.data.clips.base import Clips
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.pairs import Pairs
+from regionvlp.data.text.reading import TextReader
 from regionvlp.devices import autocast_dtype
+from regionvlp.errors import RegionVLPError, ShardError
 from regionvlp.models.encoded import Encoded
 from regionvlp.systems.base import System
 
@@ -30,12 +33,14 @@ class Encodings:
         videos, texts: batches in the order of ``video_ids`` and ``captions``.
         video_ids: V of them, each once.
         captions: Q of them, with the ids of the videos they describe.
+        video_of: [Q], the number of each caption's video.
     """
 
     videos: list[Encoded]
     texts: list[Encoded]
-    video_ids: list[str]
-    captions: list[Caption]
+    video_ids: Sequence[str]
+    captions: Sequence[Caption]
+    video_of: Sequence[int]
 
     def whole(self) -> tuple[Encoded, Encoded]:
         """All videos and all texts, in float32 on the CPU."""
@@ -45,21 +50,21 @@ class Encodings:
 
 def encode(
     system: System,
-    dataset: RegionTextDataset,
-    collate: Collate,
+    pairs: Pairs,
+    texts: TextReader,
     *,
     device: torch.device | str = "cpu",
     precision: str = "float32",
     batch_size: int = 64,
     workers: int = 0,
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Encodings:
-    """Encodes the dataset's videos, with the middle frames of their segments, and its captions.
+    """Encodes the pairs' videos, with the middle frames of their segments, and their captions.
 
     Args:
         system: in evaluation mode while this runs, and then back as it was.
-        dataset: the videos and captions; it holds no video that its shards lack.
-        collate: for the tokens of the captions.
+        pairs: the videos and captions.
+        texts: reads the captions.
         device: where the system is.
         precision: as ``train.precision``: ``auto`` and ``bf16`` autocast as training does.
         batch_size: videos, and texts, at a time.
@@ -69,33 +74,93 @@ def encode(
     Raises:
         ShardError: a video cannot be read.
     """
-    device = torch.device(device)
-    dtype = autocast_dtype(precision, device)
-    videos: list[Encoded] = []
-    texts: list[Encoded] = []
-    with torch.inference_mode(), _evaluating(system), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        loader = DataLoader(dataset.videos, batch_size, collate_fn=collate.videos, num_workers=workers)
-        for batch in read_batches(loader):
-            videos.append(system.encode_video(_tensors(batch, device)))
-            if advance:
-                advance(len(videos[-1]))
-        queries = [caption.caption for caption in dataset.captions]
-        for start in range(0, len(queries), batch_size):
-            texts.append(system.encode_text(_tensors(collate.texts(queries[start : start + batch_size]), device)))
-            if advance:
-                advance(len(texts[-1]))
-    return Encodings(videos, texts, dataset.video_ids, dataset.captions)
+    found: tuple[list[Encoded], list[Encoded]] = [], []
+    batches = (
+        encode_clips(
+            system, pairs.clips, pairs.choice,
+            device=device, precision=precision, batch_size=batch_size, workers=workers,
+        ),
+        encode_texts(
+            system, [caption.caption for caption in pairs.captions], texts,
+            device=device, precision=precision, batch_size=batch_size,
+        ),
+    )  # fmt: skip
+    for side, parts in zip(found, batches, strict=True):
+        for part in parts:
+            side.append(part)
+            advance(len(part))
+    return Encodings(*found, pairs.clips.ids, pairs.captions, pairs.video_of.tolist())
 
 
-def _tensors(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    return {key: value.to(device, non_blocking=True) for key, value in batch.items() if isinstance(value, Tensor)}
+def encode_clips(
+    system: System,
+    clips: Clips,
+    choice: FrameChoice,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    batch_size: int = 64,
+    workers: int = 0,
+) -> Iterator[Encoded]:
+    """The clips in their order, ``batch_size`` at a time; arguments as :func:`encode`.
+
+    Raises:
+        ShardError: a clip cannot be read.
+    """
+    numbers = [range(start, min(start + batch_size, len(clips.ids))) for start in range(0, len(clips.ids), batch_size)]
+    loader = DataLoader(_ClipBatches(clips, choice, numbers), batch_size=None, num_workers=workers)
+    for batch in loader:
+        if "failure" in batch:
+            raise ShardError(*batch["failure"])
+        with _evaluating(system, torch.device(device), precision):
+            encoded = system.encode_video(_tensors(batch, device))
+        yield encoded
+
+
+def encode_texts(
+    system: System,
+    texts: Sequence[str],
+    reader: TextReader,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    batch_size: int = 64,
+) -> Iterator[Encoded]:
+    """The texts in their order, ``batch_size`` at a time; arguments as :func:`encode`."""
+    for start in range(0, len(texts), batch_size):
+        batch = reader(texts[start : start + batch_size])
+        with _evaluating(system, torch.device(device), precision):
+            encoded = system.encode_text(_tensors(batch, device))
+        yield encoded
+
+
+class _ClipBatches(Dataset[Any]):
+    """Batches of clips by number; what went wrong comes as a value, since torch wraps a worker's errors."""
+
+    def __init__(self, clips: Clips, choice: FrameChoice, numbers: Sequence[range]) -> None:
+        self._clips, self._choice, self._numbers = clips, choice, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        try:
+            return {**self._clips.read_batch(list(self._numbers[at]), self._choice)}
+        except RegionVLPError as error:
+            return {"failure": (error.message, error.hint)}
+
+
+def _tensors(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
 @contextmanager
-def _evaluating(system: System) -> Iterator[None]:
-    was_training = system.training
+def _evaluating(system: System, device: torch.device, precision: str) -> Iterator[None]:
+    """Evaluation mode, without gradients and under autocast, for the time of the block."""
+    dtype, was_training = autocast_dtype(precision, device), system.training
     system.eval()
     try:
-        yield
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield
     finally:
         system.train(was_training)

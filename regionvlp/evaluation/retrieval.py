@@ -5,7 +5,7 @@ Shape letters: Q queries (texts), V videos. In: encodings. Out: the matrix with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +35,8 @@ class Retrieval:
     similarity: NDArray[np.float32]
     parts: Mapping[str, NDArray[np.float32]]
     target: NDArray[np.int64]
-    captions: list[Caption]
-    video_ids: list[str]
+    captions: Sequence[Caption]
+    video_ids: Sequence[str]
 
 
 def rank(system: System, encodings: Encodings, *, keep_parts: bool = False) -> Retrieval:
@@ -58,8 +58,7 @@ def rank(system: System, encodings: Encodings, *, keep_parts: bool = False) -> R
                 matrix = matrices.setdefault(name if keep_parts else "sum", np.zeros(shape, np.float32))
                 matrix[start : start + len(text)] += values
             start += len(text)
-    column = {video_id: i for i, video_id in enumerate(encodings.video_ids)}
-    target = np.array([column[caption.video_id] for caption in encodings.captions], np.int64)
+    target = np.array(encodings.video_of, np.int64)
     similarity = sum(matrices.values(), start=np.zeros(shape, np.float32)) if keep_parts else matrices["sum"]
     return Retrieval(similarity, matrices if keep_parts else {}, target, encodings.captions, encodings.video_ids)
 

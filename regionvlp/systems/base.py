@@ -54,13 +54,7 @@ class Trainable(nn.Module, ABC):
 
 
 class System(Trainable):
-    """Model and losses of one system of the literature.
-
-    Attributes:
-        counts_padding: whether losses depend on what batches are padded to; then nobody may pad, or trim, differently.
-    """
-
-    counts_padding: bool = False
+    """Model and losses of one system of the literature."""
 
     @abstractmethod
     def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:

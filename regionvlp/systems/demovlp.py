@@ -41,7 +41,6 @@ class DemoVLP(System):
         self.losses = losses
         self.match = token_match(losses)
         self.inputs = DualEncoder.video_keys + DualEncoder.text_keys + (self.match.inputs if self.match else ())
-        self.counts_padding = losses.counts_padding
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoders; the losses look at their input on the host and bring kernels of their own."""

@@ -82,6 +82,11 @@ class RunConfig(Config):
         every = (self.eval.frames, *(source.frames for source in self.data.sources))
         return max(self.data.clips.frames, *(frames or 1 for frames in every))
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether losses depend on what batches are padded to; then nobody may pad, or trim, differently."""
+        return False
+
     def check_sizes(self) -> None:
         """Makes sure that the sections fit each other.
 
@@ -97,6 +102,10 @@ class DemoVLPConfig(RunConfig):
     data: RegionDataSettings = RegionDataSettings()
     model: DualEncoderSettings = DualEncoderSettings()
     loss: LossSettings = LossSettings()
+
+    @property
+    def counts_padding(self) -> bool:
+        return self.loss.counts_padding
 
     def check_sizes(self) -> None:
         clips, video, text = self.data.clips, self.model.video, self.model.text

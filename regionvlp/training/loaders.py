@@ -1,93 +1,133 @@
 """From datasets to the stream of batches that a trainer takes its steps on.
 
-In: datasets with ``__len__`` and ``__getitem__(index)``, and what makes a batch of a list of items. Out: one batch
-after another, in alternation over the datasets, from any position of any epoch.
+In: datasets that give a batch of samples by number. Out: one batch after another, in alternation over the datasets,
+from any position of any epoch. Worker processes live as long as the loader; what they are to read, epoch included,
+stands in each request, and what went wrong comes back as a value in place of the batch.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from regionvlp.errors import ConfigError, InputError, RegionVLPError
+from regionvlp.errors import ConfigError, InputError, RegionVLPError, UnreadableItemsError
 from regionvlp.training.distributed import World
-from regionvlp.training.randomness import mix, seeded
-from regionvlp.training.sampler import EpochSampler, Key
+from regionvlp.training.randomness import mix
+from regionvlp.training.sampler import EpochSampler, Request
 from regionvlp.training.settings import TrainSettings
 
 Batch = Mapping[str, Any]
 GRACE = 60  # seconds that a loader process outlives a SIGTERM, so that the trainer can finish its step
+FORM = 2  # of what a sample draws; runs of another form cannot go on in mid-epoch
+logger = logging.getLogger(__name__)
 
 
-class Indexed(Protocol):
-    """A dataset as the loaders need it. ``set_epoch(epoch)``, where it has that, is called before an epoch's items."""
+class Batches(Protocol):
+    """Samples, a batch of them at a time. What a sample is depends on its number and the epoch alone."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def read(self, samples: Sequence[int], epoch: int) -> Batch:
+        """The batch of some samples; :class:`UnreadableItemsError` says which of them cannot be read."""
 
 
 class Loader:
     """The batches of one dataset.
 
-    An item may draw from Python's, NumPy's or torch's global generator: they are seeded from seed, epoch and index
-    before it is read, so it comes out the same in any worker, and after a resume.
+    A sample that cannot be read is left out: the log names it, and one from beyond its batch in the epoch's order takes
+    its place, the same one on any number of processes and workers.
 
     Args:
         dataset: the samples.
-        collate: makes a batch (a mapping of tensors and lists) of a list of items.
         train: batch size, parts, workers and seed.
         world: this process among those of the run.
         name: of the dataset, as it appears in the log.
         number: position among several datasets, so that equal ones are shuffled differently.
         batch_size: instead of ``train.batch_size``, for datasets with a batch size of their own.
+        unreadable: share of the samples that may be left out; one always may.
+
+    Attributes:
+        left_out: samples that this process met and could not read, and why.
     """
 
     def __init__(
         self,
-        dataset: Indexed,
-        collate: Callable[[list[Any]], Batch],
+        dataset: Batches,
         train: TrainSettings,
         world: World,
         name: str = "train",
         number: int = 0,
         batch_size: int | None = None,
+        unreadable: float = 0.0,
     ) -> None:
         self.name, self.parts = name, train.accumulate
+        self.left_out: dict[int, str] = {}
+        self._dataset, self._workers, self._pin = dataset, train.workers, world.device.type == "cuda"
+        self._most = max(1, int(unreadable * len(dataset) / world.size))
+        self._seed = mix(train.seed, number)
         batch_size = batch_size or train.batch_size
-        seed = mix(train.seed, number)
-        self.sampler = EpochSampler(len(dataset), batch_size, seed, world.rank, world.size, train.accumulate)
-        self._loader: DataLoader[Any] = DataLoader(
-            _SeededItems(dataset, seed),
-            batch_sampler=self.sampler,
-            collate_fn=_Collate(collate),
-            num_workers=train.workers,
-            pin_memory=world.device.type == "cuda",
-            worker_init_fn=_outlive_signals,
-            # Otherwise every iteration would draw from the generator that dropout draws from.
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self.sampler = EpochSampler(len(dataset), batch_size, self._seed, world.rank, world.size, train.accumulate)
+        self._loader: DataLoader[Any] | None = None
 
     def read(self, epoch: int, first: int, last: int) -> Iterator[list[Batch]]:
         """Yields the parts of each batch from step ``first`` to step ``last`` (excluded) of an epoch.
 
         Raises:
-            InputError: an item could not be read, or no batch be made of them; in the words of what failed.
+            InputError: a batch could not be made, in the words of what failed; or more samples than may be left out
+                could not be read.
         """
         self.sampler.seek(epoch, first, last)
         parts: list[Batch] = []
-        for batch in self._loader:
-            if isinstance(batch, _Failure):
-                raise InputError(batch.message, batch.hint)
-            parts.append(batch)
+        for answer in self._open():
+            self._note(answer["left_out"])
+            if answer["failure"] is not None:
+                raise InputError(*answer["failure"])
+            parts.append(answer["batch"])
             if len(parts) == self.parts:
                 yield parts
                 parts = []
+
+    def close(self) -> None:
+        """Ends the worker processes; the next read starts new ones."""
+        self._loader = None
+
+    def _open(self) -> DataLoader[Any]:
+        if self._loader is None:
+            self._loader = DataLoader(
+                _Answers(self._dataset),
+                sampler=self.sampler,  # type: ignore[arg-type]
+                batch_size=None,  # a request is a batch
+                num_workers=self._workers,
+                persistent_workers=self._workers > 0,
+                pin_memory=self._pin,
+                worker_init_fn=_outlive_signals,
+                # Otherwise every iteration would draw from the generator that dropout draws from.
+                generator=torch.Generator().manual_seed(self._seed),
+            )
+        return self._loader
+
+    def _note(self, left_out: Mapping[int, str]) -> None:
+        """Counts samples that could not be read.
+
+        Raises:
+            InputError: there are more than may be.
+        """
+        for sample, reason in left_out.items():
+            if sample in self.left_out:
+                continue
+            self.left_out[sample] = reason
+            logger.warning("%s: left out, and another taken instead: %s", self.name, reason)
+        if len(self.left_out) > self._most:
+            raise InputError(
+                f"{len(self.left_out)} of the {self.sampler.size} samples of '{self.name}' cannot be read, more than "
+                f"data.unreadable allows; the last: {list(self.left_out.values())[-1]}",
+                "extract them again ('regionvlp shards verify' lists the damage), or raise data.unreadable",
+            )
 
 
 class RoundRobin:
@@ -123,7 +163,7 @@ class RoundRobin:
     def next(self) -> tuple[Loader, list[Batch]]:
         """Returns the loader whose turn it is and the parts of its next batch; moves on by one step."""
         if self._step == self.steps_per_epoch:
-            self.close()
+            self._open = []
             self._epoch, self._step = self._epoch + 1, 0
         if not self._open:
             self._open = [self._start(number) for number in range(len(self.loaders))]
@@ -135,17 +175,29 @@ class RoundRobin:
     def close(self) -> None:
         """Ends the worker processes; the next step starts new ones."""
         self._open = []
+        for loader in self.loaders:
+            loader.close()
+
+    @property
+    def left_out(self) -> int:
+        """How many samples this process could not read since it began."""
+        return sum(len(loader.left_out) for loader in self.loaders)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position, and what must not change for it to mean the same."""
-        return {"epoch": self._epoch, "step": self._step, "data": self._data()}
+        return {"form": FORM, "epoch": self._epoch, "step": self._step, "data": self._data()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the position of :meth:`state_dict`, under any number of processes.
 
         Raises:
-            InputError: the datasets are not those of the saved state.
+            InputError: the datasets are not those of the saved state, or were drawn from in another way.
         """
+        if state.get("form") != FORM:
+            raise InputError(
+                "this run was begun by another version of regionvlp, which drew frames and captions in another way",
+                "start a new run from its weights with --set init=...",
+            )
         if state["data"] != self._data():
             raise InputError(
                 f"the training data changed: {_describe(state['data'])} then, {_describe(self._data())} now",
@@ -168,49 +220,29 @@ def _describe(data: list[list[Any]]) -> str:
     return f"{' and '.join(parts)}, {data[0][3]} rounds an epoch"
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """A user's mistake met in a worker: torch would wrap the exception in a traceback, a value comes through whole."""
+class _Answers(Dataset[Any]):
+    """A dataset asked for whole batches, which answers with what became of a request."""
 
-    message: str
-    hint: str
+    def __init__(self, dataset: Batches) -> None:
+        self._dataset = dataset
 
-
-class _SeededItems(Dataset[Any]):
-    """A dataset read by key, so that the epoch reaches it in whatever process it is read."""
-
-    def __init__(self, dataset: Indexed, seed: int) -> None:
-        self._dataset, self._seed = dataset, seed
-        self._epoch: int | None = None
-
-    def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
-        if epoch != self._epoch:
-            self._epoch = epoch
-            set_epoch = getattr(self._dataset, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
-        with seeded(self._seed, epoch, index):
+    def __getitem__(self, request: Request) -> dict[str, Any]:
+        left_out: dict[int, str] = {}
+        samples = list(request.samples)
+        for spares in (*request.spares, ()):
             try:
-                return self._dataset[index]
+                batch = self._dataset.read(samples, request.epoch)
+                return {"batch": batch, "left_out": left_out, "failure": None}
+            except UnreadableItemsError as error:
+                for at, reason in error.reasons.items():
+                    left_out[samples[at]] = reason
+                    if spares:
+                        samples[at] = spares[at]
+                failure = error.message, error.hint
             except RegionVLPError as error:
-                return _Failure(error.message, error.hint)
-
-
-class _Collate:
-    """Makes a batch of items, or passes on the first failure among them."""
-
-    def __init__(self, collate: Callable[[list[Any]], Batch]) -> None:
-        self._collate = collate
-
-    def __call__(self, items: list[Any]) -> Batch | _Failure:
-        failure = next((item for item in items if isinstance(item, _Failure)), None)
-        if failure is not None:
-            return failure
-        try:
-            return self._collate(items)
-        except RegionVLPError as error:
-            return _Failure(error.message, error.hint)
+                failure = error.message, error.hint
+                break
+        return {"batch": None, "left_out": left_out, "failure": failure}
 
 
 def _outlive_signals(_worker: int) -> None:

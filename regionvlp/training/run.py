@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from regionvlp.config import dump_yaml, resumable_keys
-from regionvlp.data.dataset import Collate, RegionTextDataset
+from regionvlp.data.pairs import Pairs
 from regionvlp.data.settings import DataSettings
-from regionvlp.data.sources import check_script, collate_for, open_source
+from regionvlp.data.sources import check_script, open_source, text_reader
 from regionvlp.data.text.content_words import nltk_tagger
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.devices import pick_device
@@ -46,22 +46,11 @@ class Prepared:
     """Everything a run needs, opened and checked against each other."""
 
     config: RunConfig
-    datasets: list[RegionTextDataset]
-    held_out: RegionTextDataset | None
+    datasets: list[Pairs]
+    held_out: Pairs | None
     tokenizer: TextTokenizer
     detector: Mapping[str, Any]
     system: System
-
-    @cached_property
-    def collate(self) -> Collate:
-        """Makes batches of samples.
-
-        Raises:
-            InputError: the configuration asks for nouns and verbs, and there is no tagger to find them.
-        """
-        weigh = WORD_WEIGHT in self.system.inputs
-        captions = [caption for dataset in self.datasets for caption in dataset.captions] if weigh else []
-        return collate_for(self.config.data, self.tokenizer, captions, trim=not self.system.counts_padding)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -73,7 +62,7 @@ def prepare(config: RunConfig) -> Prepared:
     init = find_checkpoint(config.init) if config.init else None
     detector = _detector(config, init)
     torch.manual_seed(config.train.seed)  # the weights that are drawn
-    datasets, held_out = _open_data(config.data, config.eval, config.train.seed)
+    datasets, held_out = _open_data(config)
     tokenizer = _tokenizer(config, init, datasets)
     for dataset in (*datasets, *([held_out] if held_out else [])):
         check_script(dataset.captions, tokenizer)
@@ -82,6 +71,9 @@ def prepare(config: RunConfig) -> Prepared:
         system.check(Manifest.read(source.shards), source.shards)
     if init:
         _start_from(system, init, config)
+    weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
+    texts = text_reader(config.data, tokenizer, weigh_by)
+    datasets = [dataset.with_texts(texts) for dataset in datasets]
     return Prepared(config, datasets, held_out, tokenizer, detector, system)
 
 
@@ -94,7 +86,7 @@ def check_inputs(configs: Iterable[RunConfig]) -> None:
 
     @cache  # most of the runs read the same
     def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
-        return [len(dataset) for dataset in _open_data(data, evaluation)[0]]
+        return [len(dataset) for dataset in _open_pairs(data, evaluation)[0]]
 
     for config in configs:
         pick_device(config.train.device)
@@ -166,14 +158,18 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         close_world(world)
 
 
-def _open_data(
-    data: DataSettings, evaluation: EvalSettings, seed: int = 0
-) -> tuple[list[RegionTextDataset], RegionTextDataset | None]:
+def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:
+    return _open_pairs(config.data, config.eval, trim=not config.counts_padding, seed=config.train.seed)
+
+
+def _open_pairs(
+    data: DataSettings, evaluation: EvalSettings, *, trim: bool = False, seed: int = 0
+) -> tuple[list[Pairs], Pairs | None]:
     """What is trained on, and what is held out."""
-    datasets = [open_source(source, data, training=True, seed=seed) for source in data.sources]
+    datasets = [open_source(source, data, training=True, trim=trim, seed=seed) for source in data.sources]
     if evaluation.source is None:
         return datasets, None
-    return datasets, open_source(evaluation.source, data, training=False, frames=evaluation.frames)
+    return datasets, open_source(evaluation.source, data, frames=evaluation.frames)
 
 
 def _on_disk(data: DataSettings) -> DataSettings:
@@ -254,13 +250,14 @@ def _start_from(system: System, init: Path, config: RunConfig) -> None:
 
 
 def _evaluator(prepared: Prepared, world: World) -> Any:
-    held_out, collate, config = prepared.held_out, prepared.collate, prepared.config
+    held_out, config = prepared.held_out, prepared.config
     assert held_out is not None
+    texts = text_reader(config.data, prepared.tokenizer)
 
     def evaluate(system: nn.Module) -> dict[str, float]:
         assert isinstance(system, System)
         encoded = encode(
-            system, held_out, collate, device=world.device, precision=config.train.precision,
+            system, held_out, texts, device=world.device, precision=config.train.precision,
             batch_size=config.eval.batch_size, workers=config.train.workers,
         )  # fmt: skip
         found = rank(system, encoded)
@@ -270,9 +267,10 @@ def _evaluator(prepared: Prepared, world: World) -> Any:
 
 
 def _loaders(prepared: Prepared, world: World) -> list[Loader]:
-    names = _names([source.captions for source in prepared.config.data.sources])
+    config = prepared.config
+    names = _names([source.captions for source in config.data.sources])
     return [
-        Loader(dataset, prepared.collate, prepared.config.train, world, name, number)
+        Loader(dataset, config.train, world, name, number, unreadable=config.data.unreadable)
         for number, (dataset, name) in enumerate(zip(prepared.datasets, names, strict=True))
     ]
 
@@ -296,7 +294,7 @@ def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
     return identity
 
 
-def _tokenizer(config: RunConfig, init: Path | None, datasets: list[RegionTextDataset]) -> TextTokenizer:
+def _tokenizer(config: RunConfig, init: Path | None, datasets: list[Pairs]) -> TextTokenizer:
     """The tokenizer of the weights to start from, the one named, or one trained on the captions."""
     if init:
         return TextTokenizer.load(init)

@@ -7,19 +7,35 @@ k-th slice, and each process takes its share of that slice. So a run may go on w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from regionvlp.errors import InputError
 from regionvlp.training.randomness import mix
 from regionvlp.training.settings import split_batch
 
-Key = tuple[int, int]
-"""Epoch and index of a sample: all that its random draws may depend on, besides the seed."""
+SPARES = 3  # times that a sample which cannot be read is replaced by another before the batch is given up
+
+
+class Request(NamedTuple):
+    """A batch to be read.
+
+    Attributes:
+        epoch: what the samples' draws depend on, besides their numbers and the seed.
+        samples: their numbers.
+        spares: for each further try, which sample takes the place of each: one from beyond the batch in the epoch's
+            order, so that no batch holds a sample twice.
+    """
+
+    epoch: int
+    samples: tuple[int, ...]
+    spares: tuple[tuple[int, ...], ...]
 
 
 class EpochSampler:
-    """Batches of keys for one process, as a torch ``DataLoader`` takes them for its ``batch_sampler``.
+    """Requests for one process, as a torch ``DataLoader`` without a batch size takes them for its ``sampler``.
 
     In an epoch no sample comes twice, and none is left out but the last ``size % batch_size`` of the permutation,
     which would make a batch of another size; they are others in each epoch.
@@ -57,12 +73,16 @@ class EpochSampler:
         """Chooses what the next iteration yields: the batches of steps ``first`` to ``last`` (excluded) of an epoch."""
         self._epoch, self._first, self._last = epoch, first, self.steps if last is None else last
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = epoch_order(self.size, self.seed, self._epoch)
+    def __iter__(self) -> Iterator[Request]:
+        order = epoch_order(self.size, self.seed, self._epoch).numpy()
         part = self.share * self._world_size
         for number in range(self._first * self._parts, self._last * self._parts):
             start = number * part + self._rank * self.share
-            yield [(self._epoch, index) for index in order[start : start + self.share].tolist()]
+            places = start + np.arange(self.share)
+            # Of a set of one batch, all that is left is another sample of it.
+            further = places + (self.batch_size % self.size or 1) * np.arange(1, SPARES + 1)[:, None]
+            spares = order[further % self.size].tolist()
+            yield Request(self._epoch, tuple(order[places].tolist()), tuple(map(tuple, spares)))
 
     def __len__(self) -> int:
         return (self._last - self._first) * self._parts

@@ -226,7 +226,8 @@ class Trainer:
         if self._logbook is not None:
             epoch = self.step / self.loaders.steps_per_epoch
             rate = self.optimizer.param_groups[0]["lr"]
-            self._logbook.write(self.step, {"epoch": epoch, "lr": rate, **values, **lap})
+            left_out = {"data/left_out": float(self.loaders.left_out)} if self.loaders.left_out else {}
+            self._logbook.write(self.step, {"epoch": epoch, "lr": rate, **values, **left_out, **lap})
 
     def _look_after(self) -> None:
         """Evaluates and writes a checkpoint where the step calls for it."""

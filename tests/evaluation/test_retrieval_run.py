@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from regionvlp.data.captions import Caption
-from regionvlp.data.dataset import Collate, RegionTextDataset
-from regionvlp.data.settings import RegionClipSettings, RegionDataSettings
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.pairs import Pairs
+from regionvlp.data.settings import RegionClipSettings
+from regionvlp.data.text.reading import TextReader
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
 from regionvlp.evaluation.encode import encode
@@ -61,7 +64,7 @@ class Matcher(System):
         return {"global": text.pooled @ video.pooled.T, "local": text.pooled @ video.pooled.T}
 
 
-def dataset(training: bool) -> RegionTextDataset:
+def dataset() -> Pairs:
     shards = {}
     for i in range(VIDEOS):
         found = FrameRegions(
@@ -78,18 +81,18 @@ def dataset(training: bool) -> RegionTextDataset:
     captions = [
         Caption(f"v{i}", WORDS[i], f"{i}-{k}", "", "t") for i in (3, 0, 1, 2, 6, 5, 4) for k in range(1 + i % 2)
     ]
-    settings = RegionDataSettings(clips=RegionClipSettings(regions=1))
-    return RegionTextDataset(captions, shards, settings, training=training)
+    ids = list(dict.fromkeys(caption.video_id for caption in captions))
+    return Pairs(captions, RegionClips(shards, ids, RegionClipSettings(regions=1)), FrameChoice(1))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("training", [False, True])
 def test_every_query_finds_its_video(batch_size: int, training: bool) -> None:
-    data = dataset(training)
+    data = dataset()
     tokenizer = TextTokenizer.train(WORDS, 60)
     model, advanced = Matcher(tokenizer), []
     model.train(training)
-    run = rank(model, encode(model, data, Collate(tokenizer, 16), batch_size=batch_size, advance=advanced.append))
+    run = rank(model, encode(model, data, TextReader(tokenizer, 16), batch_size=batch_size, advance=advanced.append))
     assert model.training is training
     assert sorted(model.seen) == list(range(VIDEOS))
     assert sum(advanced) == VIDEOS + len(data.captions)

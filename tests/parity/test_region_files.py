@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionvlp.data.dataset import RegionVideos
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.pipelines.cli import run
 from regionvlp.shards import open_shards
@@ -33,7 +34,8 @@ def test_region_files(case: Case, tmp_path: Path) -> None:
     rows = [video.frame_index.tolist().index(frame) for frame in frames]
     assert np.minimum(video.num_regions, number)[rows].tolist() == config["object_len"]
     settings = RegionClipSettings(frames=video.num_frames, regions=number, loc_dim=6, padding="edge")
-    sample = RegionVideos(shards, ["video"], settings).read("video")
+    batch = RegionClips(shards, ["video"], settings).read_batch([0], FrameChoice(settings.frames))
+    sample = {key: values[0] for key, values in batch.items()}
     found = np.concatenate([sample["features"].numpy(), sample["location"].numpy()], axis=-1)
     record(float(np.abs(found[rows] - tensor).max()), 2e-5)
     np.testing.assert_allclose(found[rows], tensor, rtol=0, atol=2e-5)

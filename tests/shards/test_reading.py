@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shard_sets import without_index
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardReader, UnknownVideoError, open_shards
 from regionvlp.shards.index import build_index
-from shard_sets import without_index
 
 ShardSet = tuple[Path, dict[str, VideoRegions]]
 

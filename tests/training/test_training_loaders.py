@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_run import TinyData, collate
+from tiny_run import TinyData
 
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.training.distributed import World
@@ -21,8 +23,8 @@ def batches(sampler: EpochSampler, epoch: int, first: int = 0, last: int | None 
     sampler.seek(epoch, first, last)
     found = list(sampler)
     assert len(found) == len(sampler)
-    assert {key[0] for batch in found for key in batch} <= {epoch}
-    return [[index for _, index in batch] for batch in found]
+    assert {request.epoch for request in found} <= {epoch}
+    return [list(request.samples) for request in found]
 
 
 @pytest.mark.parametrize(("size", "batch", "parts", "processes"), [(50, 12, 1, 1), (50, 12, 2, 3), (24, 12, 1, 4)])
@@ -64,9 +66,7 @@ def test_too_little_data_and_odd_batches_are_errors() -> None:
 
 def round_robin(*sizes: int, workers: int = 0, samples: int | None = None, **settings: Any) -> RoundRobin:
     train = TrainSettings(batch_size=4, workers=workers, **settings)
-    return RoundRobin(
-        [Loader(TinyData(size), collate, train, World(), f"set{n}", n) for n, size in enumerate(sizes)], samples
-    )
+    return RoundRobin([Loader(TinyData(size), train, World(), f"set{n}", n) for n, size in enumerate(sizes)], samples)
 
 
 def take(stream: RoundRobin, steps: int) -> list[tuple[str, tuple[str, ...], list[float]]]:
@@ -104,8 +104,8 @@ def test_a_sample_budget_ends_the_epoch() -> None:
 def test_a_dataset_may_have_its_own_batch_size() -> None:
     train = TrainSettings(batch_size=4, workers=0)
     loaders = [
-        Loader(TinyData(22), collate, train, World(), "images", 0, batch_size=8),
-        Loader(TinyData(22), collate, train, World(), "videos", 1),
+        Loader(TinyData(22), train, World(), "images", 0, batch_size=8),
+        Loader(TinyData(22), train, World(), "videos", 1),
     ]
     stream = RoundRobin(loaders)
     assert stream.steps_per_epoch == 4
@@ -144,16 +144,76 @@ def test_reading_leaves_the_callers_generators_alone() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     take(round_robin(22), 7)
+    take(round_robin(22, workers=1), 7)
     assert (random.random(), np.random.rand(), float(torch.rand(()))) == expected
 
 
 def test_a_sample_is_drawn_anew_in_each_epoch() -> None:
-    data = TinyData(4)
-    loader = Loader(data, collate, TrainSettings(batch_size=4, workers=0), World())
-    stream = RoundRobin([loader])
+    stream = RoundRobin([Loader(TinyData(4), TrainSettings(batch_size=4, workers=0), World())])
     seen = []
     for _ in range(3):
         part = stream.next()[1][0]
         seen.append(float(part["x"][part["name"].index("clip2"), 0]))
     assert len(set(seen)) == 3
-    assert data.epochs == [0, 1, 2]
+
+
+def test_workers_live_through_epochs_and_end_with_the_loader() -> None:
+    class Data(TinyData):
+        def read(self, samples: Sequence[int], epoch: int) -> dict[str, Any]:
+            return {**super().read(samples, epoch), "process": os.getpid()}
+
+    stream = RoundRobin([Loader(Data(12), TrainSettings(batch_size=4, workers=2), World())])
+    seen = [{stream.next()[1][0]["process"] for _ in range(3)} for _ in range(3)]
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) == 2
+    assert os.getpid() not in seen[0]
+    stream.close()
+    again = {stream.next()[1][0]["process"] for _ in range(3)}
+    assert not again & seen[0]
+
+
+def unreadable(bad: tuple[int, ...], share: float, workers: int = 0, size: int = 40, processes: int = 1) -> RoundRobin:
+    train = TrainSettings(batch_size=8, workers=workers)
+    return RoundRobin(
+        [
+            Loader(TinyData(size, bad=bad), train, World(rank=rank, size=processes), f"set{rank}", unreadable=share)
+            for rank in range(processes)
+        ]
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_named_and_another_takes_its_place(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, stream = unreadable((), 0), unreadable((3, 17), 0.1, workers)
+    for _ in range(10):
+        expected, (found,) = whole.next()[1][0]["name"], stream.next()[1]
+        assert len(set(found["name"])) == 8
+        assert not {"clip3", "clip17"} & set(found["name"])
+        assert sum(one != other for one, other in zip(expected, found["name"], strict=True)) == sum(
+            name in ("clip3", "clip17") for name in expected
+        )
+    assert stream.left_out == 2
+    assert sorted(record.message for record in caplog.records) == [
+        f"set0: left out, and another taken instead: clip{n} is damaged" for n in (17, 3)
+    ]
+
+
+def test_the_one_in_its_place_is_the_same_on_any_number_of_processes() -> None:
+    one, two = unreadable((5,), 0.1), unreadable((5,), 0.1, processes=2)
+    for _ in range(5):
+        both = [two.next()[1][0]["name"] for _ in range(2)]
+        assert [name for share in both for name in share] == one.next()[1][0]["name"]
+
+
+def test_more_than_may_be_ends_the_run_and_one_never_does() -> None:
+    assert take(unreadable((3,), 0.0), 5)
+    stream = unreadable((3, 17, 20), 0.05)
+    with pytest.raises(InputError, match=r"3 of the 40 samples of 'set0' cannot be read, more than data\.unreadable"):
+        take(stream, 5)
+
+
+def test_a_batch_of_nothing_readable_says_why() -> None:
+    with pytest.raises(InputError, match="is damaged"):
+        take(unreadable(tuple(range(40)), 1.0), 1)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from regionvlp.config import resumable_keys
+from regionvlp.data.draws import Draws
+from regionvlp.errors import UnreadableItemsError
 from regionvlp.systems.base import Trainable
 from regionvlp.training.distributed import World, close_world, open_world
 from regionvlp.training.loaders import Loader
@@ -59,26 +59,22 @@ class TinyTask(Trainable):
 
 
 class TinyData:
-    """Samples with noise from all three generators, so that any that is out of step shows."""
+    """Samples with noise of their own, so that any that is out of step shows; some may be unreadable."""
 
-    def __init__(self, size: int = 22, seed: int = 0) -> None:
+    def __init__(self, size: int = 22, seed: int = 0, bad: tuple[int, ...] = ()) -> None:
         self.x = torch.randn(size, 4, generator=torch.Generator().manual_seed(seed))
-        self.epochs: list[int] = []
+        self.bad = bad
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epochs.append(epoch)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        noise = 0.1 * (float(torch.rand(())) + float(np.random.rand()) + random.random())
-        return {"x": self.x[index] + noise, "y": self.x[index].sum(), "name": f"clip{index}"}
-
-
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    stacked = {key: torch.stack([item[key] for item in items]) for key in ("x", "y")}
-    return {**stacked, "name": [item["name"] for item in items]}
+    def read(self, samples: Sequence[int], epoch: int) -> dict[str, Any]:
+        bad = {at: f"clip{sample} is damaged" for at, sample in enumerate(samples) if sample in self.bad}
+        if bad:
+            raise UnreadableItemsError(bad)
+        x = self.x[list(samples)]
+        noise = torch.from_numpy(Draws((epoch,), samples).uniform(0)).float()
+        return {"x": x + 0.1 * noise, "y": x.sum(1), "name": [f"clip{sample}" for sample in samples]}
 
 
 def tiny_trainer(
@@ -104,7 +100,7 @@ def tiny_trainer(
         candidates = open_run(run, text, may_differ=MAY_DIFFER).candidates if world.is_main else ()
         candidates = world.from_main(candidates)
     loaders = [
-        Loader(TinyData(size, seed=number), collate, train_settings, world, name=f"set{number}", number=number)
+        Loader(TinyData(size, seed=number), train_settings, world, name=f"set{number}", number=number)
         for number, size in enumerate(sizes)
     ]
     logbook = Logbook(run, tensorboard=False) if resume and world.is_main else None

@@ -14,7 +14,7 @@ import torch
 
 from regionvlp.data.captions import Caption
 from regionvlp.data.settings import DataSettings
-from regionvlp.data.sources import collate_for
+from regionvlp.data.sources import text_reader
 from regionvlp.data.text.content_words import ContentWords, WordWeights
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError
@@ -103,17 +103,14 @@ def nltk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.usefixtures("nltk")
 def test_batches(tokenizer: TextTokenizer) -> None:
     captions = [Caption("v", text, str(i), "", "") for i, text in enumerate(CAPTIONS)]
-    plain = collate_for(DataSettings(text_length=16), tokenizer).texts(["a dog runs"])
+    plain = text_reader(DataSettings(text_length=16), tokenizer)(["a dog runs"])
     assert "word_weight" not in plain
-    weighed = collate_for(DataSettings(text_length=16), tokenizer, captions).texts(["a dog runs"])
+    weighed = text_reader(DataSettings(text_length=16), tokenizer, captions)(["a dog runs"])
     assert torch.equal(weighed["input_ids"], plain["input_ids"])
     assert weighed["word_weight"].shape == (1, plain["input_ids"].shape[1] - 1)
-    chosen = collate_for(DataSettings(text_length=16, words="nouns_and_verbs"), tokenizer, captions).texts(
-        ["a dog runs"]
-    )
+    chosen = text_reader(DataSettings(text_length=16, words="nouns_and_verbs"), tokenizer, captions)(["a dog runs"])
     assert torch.equal(chosen["input_ids"], tokenizer.encode(["dog runs"], 16)["input_ids"])
     assert (chosen["word_weight"][0, :-1] > 0).all()  # all but [SEP]
-    assert chosen["caption"] == ["a dog runs"]
 
 
 def test_without_a_tagger(nltk: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Clips with their captions: the samples of training, read a batch at a time, and what an evaluation is made of.
+
+In: captions whose ids are those of the clips. Out: batches of tensors by name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from regionvlp.data.captions import Caption
+from regionvlp.data.clips.base import Clips
+from regionvlp.data.clips.frames import CAPTION, FrameChoice
+from regionvlp.data.draws import Draws
+from regionvlp.data.text.reading import TextReader
+from regionvlp.errors import InputError
+
+
+class Pairs:
+    """Clips with captions. A sample is a pure function of (seed, epoch, number).
+
+    Args:
+        captions: with the ids of the clips, each of which has one at least.
+        clips: the videos, in the order in which the captions first name them.
+        choice: which frames of a clip.
+        texts: reads captions; evaluations that encode texts apart need none.
+        per_video: one sample per clip with one of its captions at random, instead of one per caption.
+        seed: of the draws.
+
+    Attributes:
+        video_of: [captions] int64, the number of each caption's clip.
+    """
+
+    def __init__(
+        self,
+        captions: Sequence[Caption],
+        clips: Clips,
+        choice: FrameChoice,
+        texts: TextReader | None = None,
+        *,
+        per_video: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not captions:
+            raise InputError("there are no captions to read", "check the annotations and their split")
+        self.captions, self.clips, self.choice, self.texts = captions, clips, choice, texts
+        self.per_video, self.seed = per_video, seed
+        number = {video_id: i for i, video_id in enumerate(clips.ids)}
+        self.video_of = np.array([number[caption.video_id] for caption in captions], np.int64)
+        # The captions of clip i are by_video[starts[i] : starts[i + 1]].
+        self._by_video = np.argsort(self.video_of, kind="stable")
+        self._starts = np.searchsorted(self.video_of[self._by_video], np.arange(len(clips.ids) + 1))
+
+    def with_texts(self, texts: TextReader) -> Pairs:
+        """The same samples, captions read by ``texts``."""
+        found = copy.copy(self)
+        found.texts = texts
+        return found
+
+    def __len__(self) -> int:
+        return len(self.clips.ids) if self.per_video else len(self.captions)
+
+    def read(self, samples: ArrayLike, epoch: int) -> dict[str, Any]:
+        """The batch of B samples: what the clips and the texts give, ``video_id`` and ``caption``.
+
+        Raises:
+            UnreadableItemsError: some cannot be read. IndexError: there are not so many samples.
+        """
+        assert self.texts is not None, "training reads texts"
+        numbers_B = np.asarray(samples, np.int64)
+        if ((numbers_B < 0) | (numbers_B >= len(self))).any():
+            raise IndexError(f"samples {numbers_B.min()} to {numbers_B.max()} of {len(self)}")
+        draws = Draws((self.seed, epoch), numbers_B)
+        captions_B = self._captions_of(numbers_B, draws)
+        videos_B = self.video_of[captions_B]
+        texts = [self.captions[at].caption for at in captions_B.tolist()]
+        clips = self.clips.read_batch(videos_B, self.choice, draws)
+        return {**clips, **self.texts(texts), "video_id": [self.clips.ids[at] for at in videos_B], "caption": texts}
+
+    def _captions_of(self, numbers_B: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
+        """[B] the caption of each sample."""
+        if not self.per_video:
+            return numbers_B
+        first_B, past_B = self._starts[numbers_B], self._starts[numbers_B + 1]
+        drawn_B: NDArray[np.int64] = self._by_video[draws.integers(CAPTION, first_B[:, None], past_B[:, None])[:, 0]]
+        return drawn_B
