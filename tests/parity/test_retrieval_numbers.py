@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regionvlp.data.sampling import choose_frames
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.draws import Draws
 from regionvlp.errors import ConfigError
 from regionvlp.evaluation.answering import answer_accuracy
 from regionvlp.evaluation.choice import choice_accuracy, option_scores
@@ -125,16 +126,16 @@ def test_multiple_choice(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases("demovlp", "frame_sampling"))
 def test_frame_sampling(case: Case) -> None:
-    rng = np.random.default_rng(0)
     for row in json.loads(case.path(".json").read_text()):
-        wanted = row["files"], row["segments"]
-        record(0.0 if choose_frames(*wanted) == row["uniform"] else 1.0, 0)
-        assert choose_frames(*wanted) == row["uniform"]
+        files, choice = row["files"], FrameChoice(row["segments"], "legacy")
+        (middle,), (real,) = choice.slots([files])
+        record(0.0 if middle[real].tolist() == row["uniform"] else 1.0, 0)
+        assert middle[real].tolist() == row["uniform"]
         if row["train_raises"]:
             with pytest.raises(ConfigError):
-                choose_frames(*wanted, rng, "legacy")
+                choice.slots([files], Draws((0,), [0]))
             continue
         # So many draws that missing one of n frames of a segment has no chance worth the name.
-        most = max(len(reachable) for reachable in row["train_reachable"])
-        draws = np.array([choose_frames(*wanted, rng, "legacy") for _ in range(60 * most)])
-        assert [sorted(set(column)) for column in draws.T] == row["train_reachable"]
+        count = 60 * max(len(reachable) for reachable in row["train_reachable"])
+        draws, _ = choice.slots([files] * count, Draws((0,), np.arange(count)))
+        assert [sorted(set(column.tolist())) for column in draws[:, real].T] == row["train_reachable"]

@@ -19,6 +19,8 @@ import torch
 import yaml
 
 from regionvlp.checkpoints.folder import load_checkpoint
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.draws import Draws
 from regionvlp.data.sources import open_source
 from regionvlp.pipelines.cli import run
 from regionvlp.regions import VideoRegions
@@ -71,13 +73,10 @@ def test_videos_kept_in_memory_give_the_same_samples(recipe: Edit, world: Path) 
     settings = run_config(yaml.safe_load(recipe().read_text())).data
     kept = settings.model_copy(update={"clips": settings.clips.model_copy(update={"in_memory": True})})
     read, held = (open_source(settings.sources[0], way, training=True, seed=3) for way in (settings, kept))
-    assert isinstance(held.videos.shards, dict)
-    for dataset in (read, held):
-        dataset.set_epoch(2)
     assert len(read) == len(held) == 24
-    for one, other in zip((read[i] for i in range(24)), (held[i] for i in range(24)), strict=True):
-        assert one["caption"] == other["caption"]
-        assert all(torch.equal(one[key], other[key]) for key in ("features", "location", "region_mask"))
+    numbers, draws = range(len(read.clips.ids)), Draws((3, 2), range(len(read.clips.ids)))
+    one, other = (data.clips.read_batch(numbers, data.choice, draws) for data in (read, held))
+    assert all(torch.equal(one[key], other[key]) for key in ("features", "location", "region_mask"))
 
 
 def test_the_same_seed_gives_the_same_run_and_resume_goes_on(recipe: Edit, tmp_path: Path) -> None:
@@ -154,7 +153,9 @@ def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[st
 def test_only_a_loss_that_counts_padding_keeps_it(recipe: Edit) -> None:
     for region_word, trimmed in (({"form": "paper"}, True), ({"form": "public", "query_mean": "padded"}, False)):
         config = run_config(yaml.safe_load(recipe(loss={"region_word": region_word}).read_text()), source="test")
-        assert prepare(config).collate.trim is trimmed
+        (data,) = prepare(config).datasets
+        assert isinstance(data.clips, RegionClips)
+        assert data.clips.trim is trimmed
 
 
 def test_words_are_weighed_where_there_is_a_tagger(
