@@ -116,7 +116,7 @@ def newest_run() -> Path:
     from regionvlp.training.saving import latest
     from regionvlp.weights.modules import WEIGHTS
 
-    found = [path for run in RUNS.glob("*") if (path := latest(run))]
+    found = [path for run in RUNS.glob("*") if (path := latest(run, to_resume=False))]
     if not found:
         raise InputError(f"no trained run in {RUNS}/", "name one with --checkpoint, or run 'regionvlp pretrain'")
     return max(found, key=lambda path: (path / WEIGHTS).stat().st_mtime).parents[1]

@@ -69,12 +69,17 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
-    from regionvlp.training.run import describe, prepare, train
+    from regionvlp.training.run import check_out, describe, prepare, train
 
     console = console_for(json_path)
     prepared = prepare(config)
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    run_dir = out or Path("runs") / config_path.stem
+    chosen: Literal["auto", "never"] | Path = (
+        "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
+    )
     if dry_run:
+        check_out(prepared, run_dir, chosen)
         plan = describe(prepared)
         if not is_main:
             return
@@ -83,10 +88,6 @@ def _train(
         write_json(plan, json_path)
         return
     logging.getLogger("regionvlp").setLevel(logging.INFO)
-    run_dir = out or Path("runs") / config_path.stem
-    chosen: Literal["auto", "never"] | Path = (
-        "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
-    )
     train(config, run_dir, resume=chosen, prepared=prepared)
     if not is_main:
         return

@@ -6,7 +6,7 @@ In: captions whose ids are those of the clips. Out: batches of tensors by name.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Pairs:
         texts: reads captions; evaluations that encode texts apart need none.
         per_video: one sample per clip with one of its captions at random, instead of one per caption.
         seed: of the draws.
+        identity: what tells these pairs from others wherever they lie: JSON values.
 
     Attributes:
         video_of: [captions] int64, the number of each caption's clip.
@@ -44,11 +45,12 @@ class Pairs:
         *,
         per_video: bool = False,
         seed: int = 0,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if not captions:
             raise InputError("there are no captions to read", "check the annotations and their split")
         self.captions, self.clips, self.choice, self.texts = captions, clips, choice, texts
-        self.per_video, self.seed = per_video, seed
+        self.per_video, self.seed, self.identity = per_video, seed, identity or {}
         number = {video_id: i for i, video_id in enumerate(clips.ids)}
         self.video_of = np.array([number[caption.video_id] for caption in captions], np.int64)
         # The captions of clip i are by_video[starts[i] : starts[i + 1]].

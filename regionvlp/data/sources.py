@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.clips.frames import FrameChoice
@@ -55,7 +56,21 @@ def open_source(
     clips = RegionClips(shards, [*dict.fromkeys(c.video_id for c in captions)], settings.clips, trim=trim)
     choice = FrameChoice(source.frames or frames or settings.clips.frames, settings.clips.sampling)
     per_video = training and settings.pairs == "per_video"
-    return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed)
+    identity = {
+        "pairs": len(captions),
+        "clips": len(clips.ids),
+        "captions": _digest(f"{caption.video_id}\n{caption.caption}" for caption in captions),
+        "shards": _digest(shards.checksums_of(clips.ids)),
+    }
+    return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed, identity=identity)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def text_reader(settings: DataSettings, tokenizer: TextTokenizer, weigh_by: Sequence[Caption] = ()) -> TextReader:

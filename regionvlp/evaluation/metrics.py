@@ -30,6 +30,12 @@ GEOMETRIC_MEAN = "geometric_mean_R1-R5-R10"
 _ROWS = 4096  # of the matrix, compared at a time
 
 Ties = Literal["average", "public"]
+# Which value of a metric is the better one.
+SENSE: dict[str, Literal["highest", "lowest"]] = {
+    **dict.fromkeys(("R1", "R5", "R10", "R50"), "highest"), **dict.fromkeys(("MedR", "MeanR"), "lowest")
+}  # fmt: skip
+# What a run writes of an evaluation; "best" is judged by the first unless it says otherwise.
+LOGGED = tuple(f"{direction}/{name}" for direction in ("t2v", "v2t") for name in ("R1", "R5", "R10", "MedR", "MeanR"))
 VideoToText = Literal["best_caption", "group_max"]
 Ranks = NDArray[np.float64]
 

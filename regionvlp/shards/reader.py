@@ -92,6 +92,7 @@ class ShardReader(Mapping[str, VideoRegions]):
             if receipt.file is not None:
                 receipts.append(receipt)
         self._numbers = [receipt.shard for receipt in receipts]
+        self._sums = [str(receipt.sha256) for receipt in receipts]
         self._paths = [folder / str(receipt.file) for receipt in receipts]
         self._table = FrameTable(self.manifest, [receipt.videos for receipt in receipts])
         self._ids = [self._sealed_ids(place, receipt) for place, receipt in enumerate(receipts)]
@@ -191,6 +192,14 @@ class ShardReader(Mapping[str, VideoRegions]):
         if (rows < 0).any():
             raise self._unknown(video_ids[int((rows < 0).argmax())])
         return rows
+
+    def checksums_of(self, video_ids: Sequence[str]) -> list[str]:
+        """The checksums of the data files that hold some videos, in the order of the shards.
+
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds one.
+        """
+        return [self._sums[place] for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()]
 
     def video_id(self, row: int) -> str:
         """The id of a video by its number."""

@@ -36,7 +36,7 @@ def judged_by(values: Mapping[str, float], name: str | None) -> str:
 def better(best: Best | None, step: int, values: Mapping[str, float], train: TrainSettings) -> Best | None:
     """Returns the better of ``best`` and the evaluation after ``step``; the earlier of two equal ones; never NaN."""
     name = judged_by(values, train.best_metric)
-    value, sign = float(values[name]), 1 if train.best_is == "highest" else -1
+    value, sign = float(values[name]), -1 if train.best_is == "lowest" else 1
     if value != value:
         return best
     if best is None or best.metric != name or sign * (value - best.value) > 0:

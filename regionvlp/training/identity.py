@@ -1,22 +1,70 @@
-"""What the weights of a checkpoint mean nothing without: its tokenizer, and which detector its regions came from."""
+"""What the weights of a checkpoint mean nothing without: tokenizer, detector, and the data that they learnt from.
+
+Data is known by what it holds (pairs, and the checksums of shards), wherever it lies.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from regionvlp.data.pairs import Pairs
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, ShardError
 
-DETECTOR = "detector.json"
+DETECTOR, DATA = "detector.json", "data.json"
 
 
-def save_beside_weights(folder: Path, tokenizer: TextTokenizer, detector: Mapping[str, Any]) -> None:
-    """Writes both into a checkpoint's folder."""
+def save_beside_weights(
+    folder: Path, tokenizer: TextTokenizer, detector: Mapping[str, Any], data: Mapping[str, Any] | None = None
+) -> None:
+    """Writes them into a checkpoint's folder; a checkpoint that no run made knows no data."""
     tokenizer.save(folder)
-    (folder / DETECTOR).write_text(json.dumps(detector, indent=2) + "\n", encoding="utf-8")
+    for name, values in ((DETECTOR, detector), (DATA, data)):
+        if values is not None:
+            (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def data_of(datasets: Sequence[Pairs], held_out: Pairs | None) -> dict[str, Any]:
+    """The identities of what a run reads."""
+    return {
+        "sources": [dict(data.identity) for data in datasets],
+        "eval": dict(held_out.identity) if held_out else None,
+    }
+
+
+def check_data(checkpoint: Path, datasets: Sequence[Pairs], held_out: Pairs | None) -> None:
+    """Refuses to go on with other data than a checkpoint's run had.
+
+    Raises:
+        InputError: naming the source and what changed.
+    """
+    try:
+        then = json.loads((checkpoint / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # of a version that did not write it; the loaders compare counts
+    now = data_of(datasets, held_out)
+    for number, (old, new) in enumerate(zip_longest(then["sources"], now["sources"])):
+        _check_source(f"data.sources.{number}", old, new)
+    _check_source("eval.source", then["eval"], now["eval"])
+
+
+def _check_source(key: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    if old is None or new is None:
+        what = f"{key} is {'gone' if new is None else 'new'}" if old is not new else ""
+    else:
+        changed = [name for name in new if name in old and old[name] != new[name]]
+        shown = (f"{name} {old[name]} then, {new[name]} now" for name in changed if isinstance(new[name], int))
+        what = f"{key}: its {' and '.join(changed)} changed" if changed else ""
+        what += f" ({'; '.join(details)})" if (details := list(shown)) else ""
+    if what:
+        raise InputError(
+            f"the data of the run changed: {what}",
+            "restore it, or start a new run from the old weights with --set init=...",
+        )
 
 
 def read_detector(folder: Path) -> Mapping[str, Any]:

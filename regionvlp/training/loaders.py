@@ -198,7 +198,8 @@ class RoundRobin:
                 "this run was begun by another version of regionvlp, which drew frames and captions in another way",
                 "start a new run from its weights with --set init=...",
             )
-        if state["data"] != self._data():
+        # Names are those of files, which may have moved.
+        if [values[1:] for values in state["data"]] != [values[1:] for values in self._data()]:
             raise InputError(
                 f"the training data changed: {_describe(state['data'])} then, {_describe(self._data())} now",
                 "restore it, or start a new run from the old weights",

@@ -5,96 +5,32 @@ In: :class:`RunConfig`. Out: a run folder with checkpoints, or a description of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from regionvlp.config import dump_yaml, resumable_keys
-from regionvlp.data.pairs import Pairs
-from regionvlp.data.settings import DataSettings
-from regionvlp.data.sources import check_script, open_source, text_reader
-from regionvlp.data.text.content_words import nltk_tagger
+from regionvlp.data.sources import text_reader
 from regionvlp.data.text.tokenizer import TextTokenizer
-from regionvlp.devices import pick_device
-from regionvlp.errors import InputError, RegionVLPError, WeightsError
+from regionvlp.errors import InputError, RegionVLPError
 from regionvlp.evaluation.encode import encode
-from regionvlp.evaluation.metrics import retrieval_metrics
+from regionvlp.evaluation.metrics import LOGGED, retrieval_metrics
 from regionvlp.evaluation.retrieval import rank
-from regionvlp.losses.token_match import WORD_WEIGHT
-from regionvlp.shards import Manifest
 from regionvlp.systems.base import System
-from regionvlp.systems.registry import build_system
-from regionvlp.training.config import EvalSettings, RunConfig, read_run_config, run_config
+from regionvlp.training.config import RunConfig, read_run_config, run_config
 from regionvlp.training.distributed import World, close_world, open_world
-from regionvlp.training.identity import check_detector, read_detector, save_beside_weights
+from regionvlp.training.identity import check_data, check_detector, data_of, read_detector, save_beside_weights
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
-from regionvlp.training.run_folder import find_candidates, open_run
-from regionvlp.training.sampler import EpochSampler
-from regionvlp.training.saving import find_checkpoint
+from regionvlp.training.preparing import Prepared, prepare
+from regionvlp.training.run_folder import RunLock, check_run, find_candidates, open_run
+from regionvlp.training.sense import best_sense
 from regionvlp.training.trainer import Trainer
-from regionvlp.weights.modules import fill, read_module_weights
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a run needs, opened and checked against each other."""
-
-    config: RunConfig
-    datasets: list[Pairs]
-    held_out: Pairs | None
-    tokenizer: TextTokenizer
-    detector: Mapping[str, Any]
-    system: System
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Opens data, tokenizer and model, and makes sure that they belong together. Writes nothing.
-
-    Raises:
-        InputError, ShardError, ConfigError, WeightsError: whatever does not fit, in one line.
-    """
-    init = find_checkpoint(config.init) if config.init else None
-    detector = _detector(config, init)
-    torch.manual_seed(config.train.seed)  # the weights that are drawn
-    datasets, held_out = _open_data(config)
-    tokenizer = _tokenizer(config, init, datasets)
-    for dataset in (*datasets, *([held_out] if held_out else [])):
-        check_script(dataset.captions, tokenizer)
-    system = build_system(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
-    for source in config.all_sources:
-        system.check(Manifest.read(source.shards), source.shards)
-    if init:
-        _start_from(system, init, config)
-    weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
-    texts = text_reader(config.data, tokenizer, weigh_by)
-    datasets = [dataset.with_texts(texts) for dataset in datasets]
-    return Prepared(config, datasets, held_out, tokenizer, detector, system)
-
-
-def check_inputs(configs: Iterable[RunConfig]) -> None:
-    """What :func:`prepare` and the first step would find wrong, of many runs before the first: no model is built.
-
-    Raises:
-        InputError, ShardError, ConfigError, WeightsError: in one line, the first that there is.
-    """
-
-    @cache  # most of the runs read the same
-    def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
-        return [len(dataset) for dataset in _open_pairs(data, evaluation)[0]]
-
-    for config in configs:
-        pick_device(config.train.device)
-        _detector(config, find_checkpoint(config.init) if config.init else None)
-        if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
-            nltk_tagger()
-        for size in sizes(_on_disk(config.data), config.eval):
-            EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
+# Where data lies may change while a run goes on: what it holds is compared instead, see identity.
+PLACES = ("data.sources.*.captions", "data.sources.*.shards", "eval.source.captions", "eval.source.shards")
 
 
 def train(
@@ -121,8 +57,9 @@ def train(
     try:
         # Built first: what does not fit is found before the run folder is touched.
         trainer = _trainer(prepared, world, run_dir)
-        trainer.resume(_opened(prepared, world, run_dir, resume))
-        trainer.fit()
+        with RunLock(run_dir) as lock:
+            trainer.resume(_opened(prepared, world, run_dir, resume, lock))
+            trainer.fit()
     finally:
         close_world(world)
 
@@ -158,58 +95,38 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         close_world(world)
 
 
-def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:
-    return _open_pairs(config.data, config.eval, trim=not config.counts_padding, seed=config.train.seed)
-
-
-def _open_pairs(
-    data: DataSettings, evaluation: EvalSettings, *, trim: bool = False, seed: int = 0
-) -> tuple[list[Pairs], Pairs | None]:
-    """What is trained on, and what is held out."""
-    datasets = [open_source(source, data, training=True, trim=trim, seed=seed) for source in data.sources]
-    if evaluation.source is None:
-        return datasets, None
-    return datasets, open_source(evaluation.source, data, frames=evaluation.frames)
-
-
-def _on_disk(data: DataSettings) -> DataSettings:
-    """The same without reading everything at once, where that was asked for."""
-    fields = type(data.clips).model_fields
-    clips = data.clips.model_copy(update={"in_memory": False} if "in_memory" in fields else {})
-    return data.model_copy(update={"clips": clips})
-
-
 def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
-    config = prepared.config
+    config, data = prepared.config, data_of(prepared.datasets, prepared.held_out)
+
+    def save_extra(folder: Path) -> None:
+        save_beside_weights(folder, prepared.tokenizer, prepared.detector, data)
+
     return Trainer(
         prepared.system,
         _loaders(prepared, world),
-        config.train,
+        config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,
         world=world,
         logbook=Logbook(run_dir) if world.is_main else None,
         evaluate=_evaluator(prepared, world) if prepared.held_out else None,
-        save_extra=lambda folder: save_beside_weights(folder, prepared.tokenizer, prepared.detector),
+        save_extra=save_extra,
     )
 
 
 def _opened(
-    prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path
+    prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path, lock: RunLock
 ) -> tuple[Path, ...]:
     """Opens the run folder on the main process; every process gets its candidates, or its complaint."""
     candidates: tuple[Path, ...] = ()
     complaint: tuple[str, str] | None = None
     if world.is_main:
         try:
-            found = find_candidates(run_dir, resume)
-            if found:
-                _check_same_inputs(prepared, found[0])
-            config = prepared.config
+            check_out(prepared, run_dir, resume)
+            lock.take()
             candidates = open_run(
-                run_dir, dump_yaml(config), resume, seed=config.train.seed, may_differ=resumable_keys(type(config)),
-                read=lambda path: read_run_config(path).model_dump(mode="json"),
-            ).candidates  # fmt: skip
+                run_dir, dump_yaml(prepared.config), resume, seed=prepared.config.train.seed, **_comparison(prepared)
+            ).candidates
         except RegionVLPError as error:
             complaint = error.message, error.hint
     candidates, complaint = world.from_main((candidates, complaint))
@@ -218,8 +135,30 @@ def _opened(
     return candidates
 
 
+def check_out(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"] | Path = "auto") -> None:
+    """Makes sure that a run may write to a folder: to a new one, or to go on with what it holds. Writes nothing.
+
+    Raises:
+        InputError: the folder holds another run, or something else; or the data changed since.
+    """
+    found = find_candidates(run_dir, resume)
+    if found:
+        _check_same_inputs(prepared, found[0])
+    check_run(run_dir, dump_yaml(prepared.config), resume, **_comparison(prepared))
+
+
+def _comparison(prepared: Prepared) -> dict[str, Any]:
+    """How the run's configuration is compared with a stored one: by today's form, and by content where data lies."""
+
+    def read(path: Path) -> Mapping[str, Any]:
+        return read_run_config(path).model_dump(mode="json")
+
+    return {"may_differ": {*resumable_keys(type(prepared.config)), *PLACES}, "read": read}
+
+
 def _check_same_inputs(prepared: Prepared, checkpoint: Path) -> None:
     """Refuses to go on with another vocabulary or detector than the checkpoint's: its weights would mean nothing."""
+    check_data(checkpoint, prepared.datasets, prepared.held_out)
     complaint = "the shards now come from another detector than the run's"
     check_detector(read_detector(checkpoint), prepared.detector, complaint)
     if TextTokenizer.load(checkpoint).hash != prepared.tokenizer.hash:
@@ -231,22 +170,8 @@ def _check_same_inputs(prepared: Prepared, checkpoint: Path) -> None:
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """``{"t2v": {"R1": ..}}`` as ``{"t2v/R1": ..}``, text-to-video recall at 1 first: what "best" is judged by."""
-    return {
-        f"{direction}/{name}": float(value)
-        for direction in ("t2v", "v2t")
-        for name, value in metrics[direction].items()
-        if name in ("R1", "R5", "R10", "MedR", "MeanR")
-    }
-
-
-def _start_from(system: System, init: Path, config: RunConfig) -> None:
-    """Copies the weights of a checkpoint, which may have been built for other numbers of frames and regions."""
-    state = system.adapt(read_module_weights(init), config.inflation)
-    try:
-        fill(system, state, init)
-    except WeightsError as error:
-        hint = f"start with its own configuration: --config {init / 'config.yaml'}"
-        raise WeightsError(error.message, hint) from None
+    places = ((key, *key.split("/")) for key in LOGGED)
+    return {key: float(metrics[direction][name]) for key, direction, name in places}
 
 
 def _evaluator(prepared: Prepared, world: World) -> Any:
@@ -279,30 +204,3 @@ def _names(paths: list[Path]) -> list[str]:
     """A name per source for the log: its file's stem, numbered where two agree."""
     stems = [path.stem for path in paths]
     return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]
-
-
-def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
-    """The one detector that all shards of the run come from, and that the model is built for."""
-    identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
-    for source in config.all_sources:
-        manifest = Manifest.read(source.shards)
-        if identity is not None:
-            check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
-        identity = manifest.detector
-    assert identity is not None, "a run has at least one source"
-    config.check_sizes()
-    return identity
-
-
-def _tokenizer(config: RunConfig, init: Path | None, datasets: list[Pairs]) -> TextTokenizer:
-    """The tokenizer of the weights to start from, the one named, or one trained on the captions."""
-    if init:
-        return TextTokenizer.load(init)
-    if config.tokenizer.name is not None:
-        return TextTokenizer.load(config.tokenizer.name)
-    if config.model.text.pretrained is not None:
-        raise InputError(
-            "a pre-trained text encoder needs the tokenizer it was trained with", "set tokenizer.name to its name"
-        )
-    texts = [caption.caption for dataset in datasets for caption in dataset.captions]
-    return TextTokenizer.train(texts, config.tokenizer.vocab_size)

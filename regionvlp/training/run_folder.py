@@ -7,6 +7,7 @@ them come ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import yaml
 
@@ -27,6 +28,7 @@ from regionvlp.training.saving import checkpoints, latest, step_of
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
+LOCK = ".lock"
 LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "safetensors", "pydantic")
 
 
@@ -69,15 +71,83 @@ def open_run(
     Raises:
         InputError: ``path`` holds another run, or something else; or the checkpoint asked for is not there.
     """
-    candidates = find_candidates(path, resume)
-    if check_folder(path):
-        _check_same_run(path, config_text, may_differ, read)
-    if isinstance(resume, Path):
-        _check_same_run(candidates[0], config_text, may_differ, read)
+    candidates = check_run(path, config_text, resume, may_differ=may_differ, read=read)
     path.mkdir(parents=True, exist_ok=True)
     _write(path / RECORD, json.dumps(_record(path / RECORD, seed), indent=2) + "\n")
     _write(path / CONFIG, config_text)
     return RunFolder(path, candidates)
+
+
+def check_run(
+    path: Path,
+    config_text: str,
+    resume: Literal["auto", "never"] | Path = "auto",
+    *,
+    may_differ: Collection[str] = (),
+    read: Callable[[Path], Mapping[str, Any]] = read_yaml,
+) -> tuple[Path, ...]:
+    """Makes sure that a run may begin, or go on, in ``path``; arguments and errors as :func:`open_run`.
+
+    A run that ended before its first checkpoint is none that could be lost: whatever comes takes its place.
+
+    Returns:
+        The checkpoints to resume from.
+    """
+    candidates = find_candidates(path, resume)
+    if check_folder(path) and candidates:
+        _check_same_run(path, config_text, may_differ, read)
+    if isinstance(resume, Path):
+        _check_same_run(candidates[0], config_text, may_differ, read)
+    return candidates
+
+
+class RunLock:
+    """One process at a time writes to a run folder; a dead one holds no lock, since the system lets go of it.
+
+    Where the file system has no locks nothing is held, and nothing is refused.
+
+    Args:
+        run: the run folder, which need not be there before :meth:`take`.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def take(self) -> None:
+        """Takes the lock, for as long as the block lasts.
+
+        Raises:
+            InputError: another process has it.
+        """
+        self._run.mkdir(parents=True, exist_ok=True)
+        file = (self._run / LOCK).open("a+", encoding="utf-8")
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise InputError(
+                f"{self._run} is being trained by {holder}", "wait for it, or choose another folder"
+            ) from None
+        except (ImportError, OSError):
+            file.close()
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        self._file = file
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def find_candidates(path: Path, resume: Literal["auto", "never"] | Path = "auto") -> tuple[Path, ...]:
@@ -102,7 +172,7 @@ def check_folder(path: Path) -> bool:
     if (path / CONFIG).is_file():
         return True
     others = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    others = sorted(name for name in others if name != RECORD and not is_temporary(name))
+    others = sorted(name for name in others if name not in (RECORD, LOCK) and not is_temporary(name))
     if others:
         raise InputError(f"{path} is no run folder: it holds {others[0]} and no {CONFIG}", "choose another folder")
     return False
@@ -114,7 +184,8 @@ def first_difference(
     """Returns the first dotted key with unlike values, and both (None where absent); None where all agree."""
     was, now = flatten(old), flatten(new)
     for key in [*now, *(key for key in was if key not in now)]:
-        parts = key.split(".")
+        # Of a list's items the number does not matter.
+        parts = ["*" if part.isdigit() else part for part in key.split(".")]
         allowed = any(".".join(parts[: n + 1]) in may_differ for n in range(len(parts)))
         if not allowed and was.get(key) != now.get(key):
             return key, was.get(key), now.get(key)

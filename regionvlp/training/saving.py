@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from regionvlp.errors import InputError
@@ -31,27 +32,32 @@ _NAME = re.compile(r"step-(\d{8,})")
 logger = logging.getLogger(__name__)
 
 
-def checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: Path, *, to_resume: bool = True) -> list[Path]:
     """Returns the complete checkpoints of a run folder, newest first.
+
+    Args:
+        run: the folder.
+        to_resume: only those that a run can go on from; to be opened a checkpoint needs no ``trainer_state.pt``.
 
     Raises:
         InputError: there are checkpoints, and files are missing from every one of them.
     """
+    needed = (WEIGHTS, STATE) if to_resume else (WEIGHTS,)
     folder = run / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    complete = [path for path in found if (path / WEIGHTS).is_file() and (path / STATE).is_file()]
+    complete = [path for path in found if all((path / name).is_file() for name in needed)]
     if found and not complete:
         hint = "restore them, or start in another folder, from these weights with --set init=..."
-        raise InputError(f"{folder} holds checkpoints, but {WEIGHTS} or {STATE} is missing from each of them", hint)
+        raise InputError(f"{folder} holds checkpoints, but {' or '.join(needed)} is missing from each of them", hint)
     return sorted(complete, key=step_of, reverse=True)
 
 
-def latest(run: Path) -> Path | None:
+def latest(run: Path, *, to_resume: bool = True) -> Path | None:
     """Returns the newest complete checkpoint of a run folder, if any."""
-    return next(iter(checkpoints(run)), None)
+    return next(iter(checkpoints(run, to_resume=to_resume)), None)
 
 
-def best(run: Path) -> Path | None:
+def best(run: Path, *, to_resume: bool = True) -> Path | None:
     """Returns the checkpoint with the best evaluation so far, if there was one and it is still there."""
     try:
         name = json.loads((run / "checkpoints" / BEST).read_text(encoding="utf-8"))["checkpoint"]
@@ -60,7 +66,7 @@ def best(run: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         logger.warning("%s is damaged; the best checkpoint is not known", run / "checkpoints" / BEST)
         return None
-    return next((path for path in checkpoints(run) if path.name == name), None)
+    return next((path for path in checkpoints(run, to_resume=to_resume) if path.name == name), None)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -73,7 +79,7 @@ def find_checkpoint(path: Path) -> Path:
         raise InputError(f"there is no checkpoint at {path}", "give the folder of a run or of a checkpoint")
     if (path / WEIGHTS).is_file():
         return path
-    found = best(path) or latest(path)
+    found = best(path, to_resume=False) or latest(path, to_resume=False)
     if found is None:
         raise InputError(f"{path} holds no checkpoint", "give the folder of a run or of a checkpoint")
     return found
@@ -125,10 +131,34 @@ def save(
         if path.exists():
             path.rename(replaced)  # a folder cannot be renamed onto another
         publish(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _unwritten(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     return path
+
+
+def _unwritten(path: Path, error: Exception) -> BaseException:
+    """What a failed save is to the user: torch and safetensors have errors of their own for a full disk.
+
+    Anything that is not the disk's fault stays what it is.
+    """
+    system = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
+    reason = system.strerror if system and system.strerror else str(error).strip().splitlines()[0]
+    disk = any(
+        word in str(error)
+        for word in ("enforce fail", "inline_container", "PytorchStreamWriter", "iostream", "os error")
+    )
+    if system is None and not disk and not isinstance(error, SafetensorError):
+        return error
+    if disk and system is None:
+        free = shutil.disk_usage(path.parent).free
+        reason = f"{reason} ({free:,} bytes are free there)"
+    return InputError(
+        f"cannot write the checkpoint {path}: {reason}",
+        "make room and run the same command again; the last one is whole",
+    )
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

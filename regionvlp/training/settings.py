@@ -60,7 +60,7 @@ class TrainSettings(Config):
     keep: Annotated[PositiveInt, HARMLESS] = 2  # newest checkpoints that stay; the best one always does
     log_every: Annotated[PositiveInt, HARMLESS] = 10  # steps
     best_metric: Annotated[str | None, RESUMABLE] = None  # of the evaluation; None: the first that it returns
-    best_is: Annotated[Literal["highest", "lowest"], RESUMABLE] = "highest"
+    best_is: Annotated[Literal["highest", "lowest"] | None, RESUMABLE] = None  # None: as the metric has it
 
 
 def split_batch(batch_size: int, world_size: int, accumulate: int) -> int:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from regionvlp.devices import pick_device
-from regionvlp.errors import InputError
+from regionvlp.errors import ConfigError, InputError
 from regionvlp.progress import ProgressBar
 from regionvlp.systems.base import Trainable
 from regionvlp.training import saving as checkpoint
@@ -38,6 +38,7 @@ from regionvlp.training.step import Gradients
 from regionvlp.training.timer import StepTimer
 from regionvlp.weights.modules import DamagedCheckpointError, load_weights
 
+SHOWN = 4  # metrics of an evaluation that the terminal gets
 logger = logging.getLogger(__name__)
 
 
@@ -78,6 +79,12 @@ class Trainer:
         self.total_steps = train.epochs * self.loaders.steps_per_epoch
         if train.max_steps is not None:
             self.total_steps = min(self.total_steps, train.max_steps)
+        if optim.warmup_steps >= self.total_steps:
+            raise ConfigError(
+                f"optim.warmup_steps {optim.warmup_steps}: the run ends after {self.total_steps} steps, before its "
+                "learning rate is reached",
+                f"set optim.warmup_steps to less than {self.total_steps}",
+            )
         self.step = 0  # optimizer steps done
         self.best: Best | None = None
         self._logbook = logbook if self.world.is_main else None
@@ -112,7 +119,10 @@ class Trainer:
                 if self.world.any(interrupts.asked):
                     self._save()
                     raise KeyboardInterrupt
-        logger.info("trained to step %d: %s", self.step, self._timer.summary())
+        if self.world.is_main:
+            logger.info("trained to step %d: %s", self.step, self._timer.summary())
+            if self.best is not None:
+                logger.info("best: step %d, %s %.4g", self.best.step, self.best.metric, self.best.value)
 
     def train_step(self, *parts: Batch) -> dict[str, torch.Tensor]:
         """Takes one optimizer step over a batch, given whole or in the parts that its gradient is summed from.
@@ -144,6 +154,7 @@ class Trainer:
         """
         return {
             "step": self.step,
+            "total_steps": self.total_steps,
             "scalars": self._scalars.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "loaders": self.loaders.state_dict(),
@@ -163,7 +174,18 @@ class Trainer:
         self._scalars.load_state_dict(state["scalars"])
         self.step = state["step"]
         self.best = Best(**state["best"]) if state["best"] else None
+        self._say_if_the_rate_jumps(state.get("total_steps", self.total_steps))
         self._evaluated, self._random = state["evaluated"], state["random"]
+
+    def _say_if_the_rate_jumps(self, planned: int) -> None:
+        """A schedule that reads the length of the run means something else for a run that became longer or shorter."""
+        then, now = (lr_at(self.step, self.optim, self.loaders.steps_per_epoch, n) for n in (planned, self.total_steps))
+        if then != now and self.world.is_main:
+            logger.warning(
+                "the run was planned with %d steps and now has %d: with schedule %s the learning rate goes on at %.3g "
+                "instead of %.3g",
+                planned, self.total_steps, self.optim.schedule, now, then,
+            )  # fmt: skip
 
     def resume(self, candidates: Sequence[Path]) -> None:
         """Loads the first readable checkpoint; without any candidates the run starts from its beginning.
@@ -183,6 +205,8 @@ class Trainer:
                 continue
             self.load_state_dict(state)
             self._saved = self.step if path == checkpoint.path_of(self.run_dir, self.step) else 0
+            if self.world.is_main:
+                logger.info("goes on from step %d of %d (%s)", self.step, self.total_steps, path)
             return
         if candidates:
             raise InputError(f"{candidates[0]} is damaged, and none before it can be read", "start in another folder")
@@ -269,7 +293,11 @@ class Trainer:
         self._evaluated = self.step
         if self._logbook is not None:
             self._logbook.write(self.step, {f"eval/{name}": value for name, value in values.items()})
-        self.best = better(self.best, self.step, values, self.train)
+        before, self.best = self.best, better(self.best, self.step, values, self.train)
+        if self.world.is_main:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in list(values.items())[:SHOWN])
+            is_best = self.best is not None and self.best is not before
+            logger.info("step %d: %s%s", self.step, shown, " (best so far)" if is_best else "")
 
     def _save(self, again: bool = False) -> None:
         if self._saved == self.step and not again:

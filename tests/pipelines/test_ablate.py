@@ -331,7 +331,7 @@ def test_nouns_and_verbs_need_a_tagger(
     def missing() -> Any:
         raise InputError("there is no tagger", "get one")
 
-    monkeypatch.setattr("regionvlp.training.run.nltk_tagger", missing)
+    monkeypatch.setattr("regionvlp.training.preparing.nltk_tagger", missing)
     for needing in ("rwa_select_token", "taco_idf"):
         arguments = ["--over", f"loss=rwa,{needing}", "--out", str(tmp_path / "out")]
         assert run(["ablate", "--config", str(recipe()), *arguments]) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,51 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     for step in (1, 2):
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(InputError, match=r"cannot write the checkpoint .*: disk full"):
             checkpoint.save(tmp_path, step, Tied(), STATE, fails)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from regionvlp.errors import InputError
+from regionvlp.training import saving
+run, size = Path(sys.argv[1]), int(sys.argv[2])
+module = nn.Linear(64, 64)  # 16 kB
+state = {"moments": torch.zeros(8000)}  # 32 kB
+saving.save(run, 1, module, state)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    saving.save(run, 2, module, state)
+except InputError as error:
+    print(error.message)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 100, 5_000, 20_000, 33_000])
+def test_no_room_is_one_line_whoever_notices(tmp_path: Path, size: int) -> None:
+    # A limit on the size of files stands for a full disk: the same calls fail, in safetensors as in torch.
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), str(size)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.startswith(f"cannot write the checkpoint {tmp_path}/checkpoints/step-00000002: ")
+    assert len(done.stdout.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    checkpoint.load_state(tmp_path / "checkpoints" / "step-00000001")
+
+
+def test_a_checkpoint_without_its_trainers_state_can_be_opened_not_resumed(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+    (path / "trainer_state.pt").unlink()
+    assert checkpoint.find_checkpoint(tmp_path) == path
+    with pytest.raises(InputError, match=r"trainer_state.pt is missing"):
+        checkpoint.latest(tmp_path)
 
 
 def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from tiny_run import MAY_DIFFER
 from regionvlp.errors import InputError, RegionVLPError
 from regionvlp.training import saving as checkpoint
 from regionvlp.training.logbook import LOG, Logbook, read_log
-from regionvlp.training.run_folder import first_difference, open_run
+from regionvlp.training.run_folder import RunLock, first_difference, open_run
 
 CONFIG = "optim:\n  lr: 0.1\ntrain:\n  batch_size: 8\n  workers: 2\n"
 
@@ -64,19 +66,50 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_another_runs_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     open_run(tmp_path / "run", CONFIG)
-    before = contents(tmp_path)
     other = CONFIG.replace("lr: 0.1", "lr: 0.2").replace("workers: 2", "workers: 4")
+    checkpoint_of_it = fake_checkpoint(tmp_path / "run", 3)
+    before = contents(tmp_path)
     with pytest.raises(RegionVLPError, match=r"another run: optim\.lr is 0\.1 there and 0\.2 here") as caught:
         open_run(tmp_path / "run", other)
     assert caught.value.exit_code == 2
     with pytest.raises(InputError, match="holds a run already"):
         open_run(tmp_path / "run", CONFIG, "never")
-    checkpoint_of_it = fake_checkpoint(tmp_path / "run", 3)
-    before = contents(tmp_path)
     with pytest.raises(InputError, match=r"optim\.lr"):
         open_run(tmp_path / "new", other, checkpoint_of_it)
     assert contents(tmp_path) == before
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_a_checkpoint_blocks_nothing(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG)
+    open_run(tmp_path, CONFIG.replace("lr: 0.1", "lr: 0.2"))
+    assert "lr: 0.2" in (tmp_path / "config.yaml").read_text()
+
+
+def test_one_process_at_a_time_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from regionvlp.training.run_folder import RunLock\n"
+        "with RunLock(Path(sys.argv[1])) as lock:\n    lock.take(); print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with RunLock(tmp_path / "run") as lock, pytest.raises(InputError, match=f"being trained by process {other.pid} on"):
+        lock.take()
+    other.kill()
+    other.wait()
+    with RunLock(tmp_path / "run") as lock:
+        lock.take()
+        open_run(tmp_path / "run", CONFIG)
+    with RunLock(tmp_path / "run") as lock:
+        lock.take()
+
+
+def test_lists_of_sections_are_compared_item_by_item() -> None:
+    old = {"data": {"sources": [{"captions": "a", "frames": 1}, {"captions": "b", "frames": 2}]}}
+    new = {"data": {"sources": [{"captions": "c", "frames": 1}, {"captions": "b", "frames": 4}]}}
+    assert first_difference(old, new) == ("data.sources.0.captions", "a", "c")
+    assert first_difference(old, new, {"data.sources.*.captions"}) == ("data.sources.1.frames", 2, 4)
 
 
 def test_a_path_that_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
