@@ -69,7 +69,8 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
-    from regionvlp.training.run import check_out, describe, prepare, train
+    from regionvlp.training.preparing import prepare
+    from regionvlp.training.run import check_out, describe, train
 
     console = console_for(json_path)
     prepared = prepare(config)

@@ -67,7 +67,7 @@ def command(
 
     Started again with the same --out it goes on; there, only what no figure depends on may change (device, workers).
     """
-    from regionvlp.training.run import check_inputs  # imports torch
+    from regionvlp.training.preparing import check_inputs  # imports torch
 
     assigned = parse_assignments(assignments)
     variants = build_variants(overs, [find_config(path) for path in files], assigned)

@@ -27,7 +27,7 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter
 from regionvlp.training.config import run_config
 from regionvlp.training.logbook import read_log
-from regionvlp.training.run import prepare
+from regionvlp.training.preparing import prepare
 
 Edit = Callable[..., Path]
 

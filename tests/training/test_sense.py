@@ -21,7 +21,8 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter
 from regionvlp.training.config import run_config
 from regionvlp.training.logbook import read_log
-from regionvlp.training.run import check_out, prepare
+from regionvlp.training.preparing import prepare
+from regionvlp.training.run import check_out
 from regionvlp.training.saving import latest
 
 WIDTH, FRAMES, REGIONS, CLIPS = 8, 2, 3, 16
