@@ -241,7 +241,7 @@ def test_pictures_too_large_for_memory_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("regionvlp.video.survey.MAX_PIXELS", SIDE * SIDE - 1)
     assert refusal(path).reason == "too-large"
     monkeypatch.undo()
-    monkeypatch.setattr("regionvlp.video.forward.MAX_PIXELS", SIDE * SIDE - 1)
+    monkeypatch.setattr("regionvlp.video.upright.MAX_PIXELS", SIDE * SIDE - 1)
     assert refusal(path).reason == "too-large"
 
 
