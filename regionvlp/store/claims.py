@@ -31,10 +31,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.schema import shard_stem
 from regionvlp.store.files import create_once, remove_leftovers, temporary_path, temporary_target
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.process import ProcessName, this_process
+from regionvlp.store.names import shard_stem
+from regionvlp.store.owner import ProcessName, this_process
 
 log = logging.getLogger(__name__)
 

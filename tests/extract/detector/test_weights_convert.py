@@ -24,7 +24,7 @@ from regionvlp.extract.detector.convert import convert
 from regionvlp.extract.detector.registry import SETTINGS_NAME, find_detector
 from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import load_weights
-from regionvlp.store.process import this_host
+from regionvlp.store.owner import this_host
 from regionvlp.weights.array_pickle import read_arrays
 
 State = dict[str, torch.Tensor]
