@@ -41,7 +41,7 @@ from regionvlp.shards.reader import ShardReader
 from regionvlp.store.files import remove_leftovers, temporary_path
 from regionvlp.store.plan import UNKNOWN, PlanRow
 from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES, refuse_bad_ids, walk_files
-from regionvlp.weights.plain_pickle import UnsafePickleError, load_plain
+from regionvlp.weights.unpickling import UnsafePickleError, load_values
 
 LAYOUT = "demovlp"  # as the manifest names it
 
@@ -220,7 +220,7 @@ def _info(file: IO[bytes]) -> dict[str, Any]:
     shape, _, dtype = read_header(file)
     if not dtype.hasobject or shape != ():
         raise ValueError("'info' is not a dictionary")
-    info = load_plain(file)
+    info = load_values(file)
     if not isinstance(info, dict):
         raise ValueError("'info' is not a dictionary")
     return info
