@@ -62,6 +62,7 @@ class Weights:
             "regions": config.selection.regions,
             "selection": config.selection.model_dump(mode="json"),
             "boxes": config.selection.boxes,
+            "plus_one": config.boxes.plus_one,
             "classes": config.head.classes,
             "attributes": config.head.attributes,
             "feature_width": config.feature_width,

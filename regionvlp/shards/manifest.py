@@ -5,9 +5,11 @@ In: the settings of a run. Out: ``manifest.json``, as :mod:`regionvlp.store.mani
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from regionvlp.shards.detectors import completed
 from regionvlp.shards.schema import SCHEMA_VERSION, SUFFIXES, ShardSpec
 from regionvlp.store.manifest import CREATED_BY, BaseManifest
 
@@ -36,3 +38,9 @@ class Manifest(ShardSpec, BaseManifest):
     detector: dict[str, Any]
     video: dict[str, Any]
     created_by: str = CREATED_BY
+
+    def difference(self, other: Mapping[str, Any]) -> str | None:
+        """See :meth:`.BaseManifest.difference`; detectors agree where one leaves unsaid what its family does."""
+        detector = other.get("detector")
+        theirs = {**other, "detector": completed(detector)} if isinstance(detector, dict) else other
+        return BaseManifest.difference(replace(self, detector=completed(self.detector)), theirs)
