@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from regionvlp import __version__
 from regionvlp.errors import ShardError, VideoError
@@ -122,7 +122,7 @@ class BaseReceipt:
     def write(self, folder: Path) -> None:
         """Writes the receipt into ``folder``, whole or not at all; one that is there is replaced."""
         with replacing(receipt_path(folder, self.shard)) as temporary:
-            temporary.write_text(self._text(), encoding="utf-8")
+            temporary.write_text(document_text(self.as_dict()), encoding="utf-8")
 
     def write_first(self, folder: Path) -> bool:
         """Writes the receipt of a shard that has none; of several writers at once exactly one succeeds.
@@ -130,13 +130,14 @@ class BaseReceipt:
         Returns:
             False where the shard has a receipt, which is then untouched.
         """
-        return create_once(receipt_path(folder, self.shard), self._text())
+        return create_once(receipt_path(folder, self.shard), document_text(self.as_dict()))
 
-    def _text(self) -> str:
+    def as_dict(self) -> dict[str, Any]:
+        """The receipt as JSON values, in a fixed order."""
         values = asdict(self)
         order = [name for name in self.ORDER or values if name != "schema_version"]
         shown = {name: values[name] for name in order if name not in self.OPTIONAL or values[name] is not None}
-        return document_text({"schema_version": self.schema_version, **shown})
+        return {"schema_version": self.schema_version, **shown}
 
     def is_lost(self, folder: Path) -> bool:
         """Whether the data file in ``folder`` is gone, or not of the size that this receipt says."""
