@@ -29,6 +29,8 @@ from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import Retrieval, rank
 from regionvlp.models import Encoded
 from regionvlp.regions import VideoRegions
+from regionvlp.shards import Manifest
+from regionvlp.shards.detectors import box_edges, counts_last_pixel
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Results:
         video, text: the encodings of the V videos and of the captions, where boxes are known.
         dataset: what was evaluated.
         annotations: the rows of the captions' file where boxes are known, row i being the one caption of video i.
+        last_pixel: whether the regions' boxes count their last pixel.
     """
 
     checkpoint: Checkpoint
@@ -52,6 +55,7 @@ class Results:
     annotations: list[dict[str, Any]]
     video: Encoded | None = None
     text: Encoded | None = None
+    last_pixel: bool = False
 
 
 def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device | str = "cpu") -> Results:
@@ -72,10 +76,11 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
     if not rows:
         return Results(checkpoint, dataset, metrics, retrieval, {}, [])
     video, text = encodings.whole()
+    last_pixel = counts_last_pixel(Manifest.read(source.shards).detector)
     grounding = pointing_accuracy(
-        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset)
+        thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset, last_pixel)
     )
-    return Results(checkpoint, dataset, metrics, retrieval, {**grounding}, rows, video, text)
+    return Results(checkpoint, dataset, metrics, retrieval, {**grounding}, rows, video, text, last_pixel)
 
 
 def region_clips(dataset: Pairs) -> RegionClips:
@@ -84,14 +89,14 @@ def region_clips(dataset: Pairs) -> RegionClips:
     return dataset.clips
 
 
-def region_edges(regions: VideoRegions, slots: int) -> NDArray[np.floating]:
-    """Boxes [F, R, 4] as edges, R being ``slots``; the detector's count pixels, from their first to their last.
+def region_edges(regions: VideoRegions, slots: int, last_pixel: bool) -> NDArray[np.floating]:
+    """Boxes [F, R, 4] as edges, R being ``slots``; some detectors count pixels, from the first to the last.
 
     Where the shards hold fewer regions the rest is empty, as the mask says.
     """
     boxes = regions.boxes[:, :slots]
     boxes = np.pad(boxes, ((0, 0), (0, slots - boxes.shape[1]), (0, 0)))
-    return boxes + np.array([0, 0, 1, 1], np.float32)
+    return box_edges(boxes, last_pixel)
 
 
 def region_tokens(
@@ -123,7 +128,13 @@ def _names_boxes(row: dict[str, Any]) -> bool:
 
 
 def _objects(
-    checkpoint: Checkpoint, row: dict[str, Any], i: int, video: Encoded, text: Encoded, dataset: Pairs
+    checkpoint: Checkpoint,
+    row: dict[str, Any],
+    i: int,
+    video: Encoded,
+    text: Encoded,
+    dataset: Pairs,
+    last_pixel: bool,
 ) -> list[GroundedObject]:
     """The objects that caption i names, with what the model made of them."""
     clips = region_clips(dataset)
@@ -142,7 +153,7 @@ def _objects(
                 words=text.tokens[i, words].numpy(),
                 regions=tokens,
                 region_mask=mask,
-                boxes=region_edges(regions, clips.settings.regions),
+                boxes=region_edges(regions, clips.settings.regions, last_pixel),
                 true_boxes=np.array(true, np.float64),
             )
         )

@@ -90,7 +90,7 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
     Nothing is deleted: bad files go into SHARDS/set-aside. Exit code 1 where nothing can do a bad shard again.
     """
     from regionvlp.shards import read_plan
-    from regionvlp.store.repair import repair
+    from regionvlp.shards.repair import repair
 
     done = repair(shards, dry_run=dry_run)
     console = console_for(json_path)

@@ -40,6 +40,7 @@ def command(
     from regionvlp.extract.sources import open_source
     from regionvlp.report.regions import summary_facts, write_regions_page
     from regionvlp.shards import inspect, open_shards
+    from regionvlp.shards.detectors import counts_last_pixel
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"cannot write {out}", "give --out a file in a folder that exists")
@@ -58,6 +59,7 @@ def command(
             "on disk": human_bytes(summary["bytes"]),
         },
         videos=_pictures(shards, reader, source, chosen),
+        last_pixel=counts_last_pixel(reader.manifest.detector),
         class_names=names.read_text(encoding="utf-8").splitlines() if names else None,
     )
     console_for(None).print(f"drew {len(chosen)} of {len(reader)} videos: {out.resolve().as_uri()}", markup=False)

@@ -211,7 +211,7 @@ def _manifest(
 ) -> Manifest:
     """The manifest of ``out``, created if need be: what was given, else what is there, else the defaults."""
     from regionvlp.shards import Manifest
-    from regionvlp.store.manifest import MANIFEST_NAME
+    from regionvlp.store.names import MANIFEST_NAME
 
     there: dict[str, Any] = {}
     if (out / MANIFEST_NAME).is_file():

@@ -212,7 +212,8 @@ def location_vectors(
         boxes: [..., R, 4] ``x1 y1 x2 y2`` in pixels.
         image_size: [..., 2] (height, width) of the frame, one per leading index of ``boxes``.
         dim: 7 for the paper (DemoVLP section 3.1: ``x1 y1 x2 y2 w h w*h``), 6 for its public code (without the
-            area), which released checkpoints need. All values are relative to the size of the frame.
+            area), which released checkpoints need. All values are relative to the size of the frame; w and h are
+            differences of corners in both, also for detectors whose boxes count their last pixel.
 
     Returns:
         [..., R, dim] float32.

@@ -1,4 +1,4 @@
-"""The layout's promises: imports go one way, the command starts without torch, the folder map explains itself."""
+"""The layout's promises: imports go one way, nothing grows too long, the command starts without torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ FORBIDDEN = {
     "pipelines": ("extract", "pipelines"),
     "configs": ("regionvlp.extract", "regionvlp.pipelines", "extract", "pipelines"),
 }
+# Inside regionvlp, from the top: a package knows itself and those below it, and nothing of those above.
+LAYERS = (
+    *("search", "report", "checkpoints", "training", "evaluation", "systems", "data", "losses", "models"),
+    *("shards", "store", "weights", "video"),
+)
+GROUND = {"errors", "config", "regions", "devices", "progress"}
+# What still points up: file -> the package. It only ever shrinks.
+POINTS_UP = {
+    # A run starts from another run's weights, and opening those needs a configuration of training.
+    "regionvlp/training/run.py": {"checkpoints"},
+}
+# Above everything: what `import regionvlp` gives, and how the command is started.
+TOP_FILES = {"__init__", "__main__"}
+MAX_FILE, MAX_FUNCTION = 500, 80  # lines
+KERNELS = "regionvlp/losses/region_word/kernels.py"  # a kernel cannot be cut into functions for its reader
 MAY_START_THE_COMMAND = {REPOSITORY / "regionvlp" / "__main__.py"}
 
 
@@ -40,6 +55,61 @@ def test_imports_go_one_way(folder: str) -> None:
             for forbidden in FORBIDDEN[folder]:
                 assert name != forbidden, f"{file} imports {name}"
                 assert not name.startswith(forbidden + "."), f"{file} imports {name}"
+
+
+def layer(module: str) -> int | None:
+    """How high a module of regionvlp stands; None for what is not part of it, or is its front."""
+    parts = module.split(".")
+    if parts[0] != "regionvlp" or len(parts) < 2:
+        return None
+    if parts[1] in LAYERS:
+        return len(LAYERS) - LAYERS.index(parts[1])
+    return 0 if parts[1] in GROUND else None
+
+
+def test_every_package_has_its_layer() -> None:
+    library = REPOSITORY / "regionvlp"
+    found = {path.stem for path in library.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert found <= GROUND | set(LAYERS) | TOP_FILES, "a new package or module: say where it stands"
+
+
+def test_arrows_point_down() -> None:
+    """Imports inside functions and for type checkers count like all others."""
+    up: dict[str, set[str]] = {}
+    for file in (REPOSITORY / "regionvlp").rglob("*.py"):
+        relative = file.relative_to(REPOSITORY)
+        if len(relative.parts) == 2 and relative.stem in TOP_FILES:
+            continue
+        own = layer(".".join(relative.with_suffix("").parts))
+        assert own is not None, f"{relative} stands in no layer"
+        for name in imported_modules(file):
+            theirs = layer(name)
+            if theirs is not None and theirs > own:
+                up.setdefault(str(relative), set()).add(name.split(".")[1])
+    assert up == POINTS_UP
+
+
+def code_files() -> list[Path]:
+    return [file for folder in ("regionvlp", "extract", "pipelines") for file in (REPOSITORY / folder).rglob("*.py")]
+
+
+def test_files_stay_short() -> None:
+    lengths = {
+        file.relative_to(REPOSITORY): len(file.read_text(encoding="utf-8").splitlines()) for file in code_files()
+    }
+    assert {str(file): length for file, length in lengths.items() if length > MAX_FILE} == {}
+
+
+def test_functions_stay_short() -> None:
+    long = {}
+    for file in code_files():
+        relative = str(file.relative_to(REPOSITORY))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and relative != KERNELS:
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION:
+                    long[f"{relative}: {node.name}"] = length
+    assert long == {}
 
 
 def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:

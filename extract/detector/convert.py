@@ -1,6 +1,6 @@
 """A weights file becomes a detector's folder, and what such a file or folder holds.
 
-In: ``.pkl``, ``.pth``, ``.bin``, ``.pt`` or ``.safetensors`` of a public extractor. Out: a folder with
+In: a weights file of a public extractor, of any kind and name. Out: a folder with
 ``model.safetensors`` (canonical names), ``detector.yaml`` and the vocabularies (see ``registry``), whole or not at all.
 """
 

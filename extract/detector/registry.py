@@ -26,6 +26,7 @@ from regionvlp.config import merge, read_yaml
 from regionvlp.errors import ConfigError, RegionVLPError, WeightsError, nearest
 from regionvlp.extract.detector.catalogue import ENTRIES, TOY, VG_CAFFE, VG_HUB, Entry
 from regionvlp.extract.detector.vocabulary import FILE_NAMES
+from regionvlp.weights.kinds import check_weights_file
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".tar", ".ckpt")
 SETTINGS_NAME = "detector.yaml"
@@ -165,8 +166,7 @@ def open_detector(path: Path) -> DetectorFiles:
         WeightsError: there are no weights, or several. ConfigError: ``detector.yaml`` cannot be read.
     """
     if path.is_file():
-        if path.suffix not in WEIGHTS_SUFFIXES:
-            raise WeightsError(f"{path} is not a weights file", f"expected one of {', '.join(WEIGHTS_SUFFIXES)}")
+        check_weights_file(path)
         return DetectorFiles(source=str(path), weights=path)
     settings_path = path / SETTINGS_NAME
     settings = read_yaml(settings_path) if settings_path.exists() else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from regionvlp.errors import WeightsError
@@ -13,8 +14,14 @@ FILE_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
+# What some vocabularies begin with, for what is no class: __background__, __no_attribute__.
+_NOTHING = re.compile(r"_*(background|bg|no[ _]attribute)_*", re.IGNORECASE)
+
+
 def read_names(path: Path | None, count: int) -> list[str] | None:
     """The lines of a vocabulary, which must be as many as the detector has classes; None where there is no file.
+
+    A first line for the background, where there is one line too many, is left out.
 
     Raises:
         WeightsError: the file cannot be read, or names more or fewer classes than ``count``.
@@ -25,6 +32,8 @@ def read_names(path: Path | None, count: int) -> list[str] | None:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"cannot read the vocabulary {path}: {error}", "expected one class a line") from None
+    if len(names) == count + 1 and _NOTHING.fullmatch(names[0]):
+        del names[0]
     if len(names) != count:
         raise WeightsError(
             f"{path} names {len(names)} classes, but the weights have {count}", "give the vocabulary of these weights"

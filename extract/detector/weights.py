@@ -1,8 +1,7 @@
 """Weights: reading a file, telling what it holds, checking it, folding its norms.
 
 In: a file, or a seed. Out: :class:`Weights`, a canonical state dict (see ``layout``) that fits its configuration.
-Files are never executed: safetensors hold no code, PyTorch's pickles are read with ``weights_only=True``, and numpy's
-through ``unpickle``.
+Files are read by what they are, and never executed: see :mod:`regionvlp.weights.reading`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from regionvlp.config import load_config
@@ -30,9 +25,9 @@ from regionvlp.extract.detector.config import FAMILIES, DetectorConfig
 from regionvlp.extract.detector.random_weights import random_state
 from regionvlp.extract.detector.registry import DetectorFiles
 from regionvlp.extract.detector.rpn import cell_anchors
-from regionvlp.weights.array_pickle import read_arrays, state_dict_in
-from regionvlp.weights.kinds import DETECTOR, check_weights_file, stranger, unreadable
-from regionvlp.weights.torch_files import read_torch_file, state_dict_of
+from regionvlp.weights.kinds import DETECTOR, stranger
+from regionvlp.weights.modules import check_shapes, shapes_of
+from regionvlp.weights.reading import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +62,7 @@ class Weights:
             "regions": config.selection.regions,
             "selection": config.selection.model_dump(mode="json"),
             "boxes": config.selection.boxes,
+            "plus_one": config.boxes.plus_one,
             "classes": config.head.classes,
             "attributes": config.head.attributes,
             "feature_width": config.feature_width,
@@ -95,10 +91,9 @@ def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
                 f"{files.weights} is bottom-up-attention's pre-activation ResNet-152, which is not supported",
                 "use bua-caffe-frcn-r101-k10-100.pth or another ResNet-101",
             )
-        shapes = {name: tuple(value.shape) for name, value in native.items()}
-        family = _family(files, layout.family_of(shapes))
+        family = _family(files, layout.family_of(shapes_of(native)))
         state = canonical_state(native)
-        shown = layout.architecture_of({name: tuple(value.shape) for name, value in state.items()}, family)
+        shown = layout.architecture_of(shapes_of(state), family)
         shown = shown | _pixel_mean(state, files.weights)
         config = load_config(DetectorConfig, family.model_dump(), shown, files.settings, overrides, source=source)
     state = _with_anchors(state, config, files)
@@ -110,37 +105,6 @@ def load_weights(files: DetectorFiles, overrides: Mapping[str, Any]) -> Weights:
             "the file was damaged or replaced: fetch or convert it again, or take 'sha256' out",
         )
     return Weights(config, state, sha256)
-
-
-def read_state(path: Path) -> State:
-    """The tensors of a weights file under their own names; ``model`` and ``state_dict`` are looked into.
-
-    Raises:
-        InputError, WeightsError: it is no weights file, damaged, or would have to run code.
-    """
-    check_weights_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
-            return {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None:
-            raise WeightsError(
-                f"{path} is damaged, or holds more than tensors and was refused, since reading it could run code",
-                "get it again, or give a plain state dict, best as .safetensors",
-            ) from None
-        raise WeightsError(
-            f"{path} was refused: it holds {named[1]}, and reading more than plain tensors could run code",
-            "give a plain state dict, best as .safetensors",
-        ) from None
-    except Exception as error:  # whatever else a damaged file makes the readers raise
-        raise unreadable(path, error) from None
-    return {str(name): value for name, value in state_dict_in(content, path).items() if isinstance(value, Tensor)}
 
 
 def canonical_state(native: Mapping[str, Tensor]) -> State:
@@ -178,23 +142,22 @@ def fold_norms(state: Mapping[str, Tensor]) -> State:
 
 
 def _read_detector(path: Path) -> State:
-    """:func:`read_state` of a detector; a file of another known kind, objects of its trainer inside or not, is named.
+    """The tensors of a detector; a file of another known kind, objects of its trainer inside or not, is named.
 
     Raises:
-        InputError, WeightsError: see :func:`read_state`, or naming that kind.
+        InputError, WeightsError: see :func:`~regionvlp.weights.reading.read_tensors`, or naming that kind.
     """
     try:
-        native = read_state(path)
+        native = read_tensors(path)
     except WeightsError:
         # Refused for what else it holds, which its names can be read without.
         names: Iterable[str] = ()
         with suppress(WeightsError):
-            names = state_dict_of(read_torch_file(path))
+            names = read_tensors(path, foreign=True)
         if complaint := stranger(path, names, DETECTOR):
             raise complaint from None
         raise
-    shapes = {name: tuple(value.shape) for name, value in native.items()}
-    if layout.family_of(shapes) is None and (complaint := stranger(path, native, DETECTOR)):
+    if layout.family_of(shapes_of(native)) is None and (complaint := stranger(path, native, DETECTOR)):
         raise complaint
     return native
 
@@ -242,26 +205,16 @@ def _with_anchors(state: State, config: DetectorConfig, files: DetectorFiles) ->
 
 def _check(state: State, config: DetectorConfig, files: DetectorFiles) -> None:
     """Compares ``state`` with what ``config`` needs; one line for the first fault."""
-    expected = layout.parameter_shapes(config)
     where = str(files.weights or files.source)
-    faults = {
-        "lacks": [name for name in expected if name not in state],
-        "holds the unexpected": [name for name in state if name not in expected],
-    }
-    for fault, names in faults.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise WeightsError(
-                f"{where} {fault} parameter {names[0]}{more}",
-                f"it must hold a whole detector of family '{config.family}' and nothing else",
-            )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise WeightsError(
-                f"{where}: {name} has shape {list(state[name].shape)}, expected {list(shape)}",
-                "the weights belong to another network: correct the settings beside them or give other weights",
-            )
-        if not bool(state[name].isfinite().all()):
+    check_shapes(
+        where,
+        shapes_of(state),
+        layout.parameter_shapes(config),
+        verdict=f"is not a whole detector of family '{config.family}'",
+        hint="give the weights of one and nothing else, or correct the settings beside them",
+    )
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
             raise WeightsError(
                 f"{where}: {name} holds values that are not numbers", "the file is damaged: get it again"
             )

@@ -24,8 +24,8 @@ from regionvlp.extract.run.session import Session, Tally
 from regionvlp.extract.run.status import Status, folder_status
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import Source, listed, open_source
-from regionvlp.shards import Claims, finished_shards, read_plan
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.shards import Claims, Manifest, finished_shards, read_plan
+from regionvlp.store.names import MANIFEST_NAME
 from regionvlp.store.recovery import tidy
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _tidy(job: Job) -> None:
     """Removes what workers left that died; nothing where the folder was never touched."""
     if (job.out / MANIFEST_NAME).exists():
         with Claims(job.out, stale_after=job.config.run.stale_after) as claims:
-            tidy(job.out, claims, job.run)
+            tidy(job.out, claims, job.run, Manifest)
 
 
 def _write_card(job: Job) -> None:

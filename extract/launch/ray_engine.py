@@ -25,7 +25,7 @@ from regionvlp.extract.launch.stopping import Stop, on_interrupt
 from regionvlp.extract.run.job import Job
 from regionvlp.extract.run.session import Attempt, Session, Tally
 from regionvlp.shards import Claims
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.store.names import MANIFEST_NAME
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

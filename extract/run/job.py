@@ -12,7 +12,7 @@ from regionvlp.config import validate
 from regionvlp.errors import InputError
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import Source
-from regionvlp.store.process import this_process
+from regionvlp.store.owner import this_process
 
 
 @dataclass(frozen=True)

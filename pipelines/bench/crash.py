@@ -20,7 +20,7 @@ from rich.table import Table
 from regionvlp.errors import InputError, nearest
 from regionvlp.pipelines.bench.crashing import LAUNCHERS, PHASES, VICTIMS, Attack, Ring
 from regionvlp.pipelines.bench.fork_server import ForkServer
-from regionvlp.pipelines.bench.proc import require_proc
+from regionvlp.pipelines.bench.proc_table import require_proc
 from regionvlp.pipelines.output import console_for, json_option, write_json
 from regionvlp.progress import ProgressBar
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from regionvlp.errors import RegionVLPError
 from regionvlp.pipelines.bench.fork_server import ForkServer
-from regionvlp.pipelines.bench.proc import descendants, group_members
+from regionvlp.pipelines.bench.proc_table import descendants, group_members
 from regionvlp.pipelines.toy.world import write_mp4
 from regionvlp.shards import Receipt, open_shards, read_receipts, verify
 from regionvlp.store.files import is_temporary
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.store.names import MANIFEST_NAME
 from regionvlp.store.plan import PLAN_NAME
 from regionvlp.store.receipts import finished_shards
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from regionvlp.config import load_config
 from regionvlp.extract.launch.launch import extract_folder
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.pipelines.bench.proc import descendants, require_proc, resident_bytes
+from regionvlp.pipelines.bench.proc_table import descendants, require_proc, resident_bytes
 from regionvlp.pipelines.output import console_for, json_option, write_json
 from regionvlp.pipelines.toy.world import write_mp4
 from regionvlp.progress import ProgressBar

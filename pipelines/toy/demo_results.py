@@ -112,7 +112,7 @@ def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> 
     low, high = real.min(1)[:, None, None], real.max(1)[:, None, None]
     answers = np.round((answers - low) / np.maximum(high - low, 1e-9), 2)
     names = (bundled_dir("toy") / "objects.txt").read_text(encoding="utf-8").split()
-    boxes, sizes = region_edges(regions, slots), regions.image_size
+    boxes, sizes = region_edges(regions, slots, results.last_pixel), regions.image_size
     return [
         GroundedFrame(
             picture=inline_jpeg(pictures[f]),

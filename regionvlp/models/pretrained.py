@@ -7,21 +7,18 @@ come from the config; weights of other sizes are an error that names the first p
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from regionvlp.errors import InputError, WeightsError, first_line
 from regionvlp.models.region_encoder import RegionEncoder
 from regionvlp.models.text_encoder import TextEncoder
 from regionvlp.weights.hub import hub_files
-from regionvlp.weights.kinds import unreadable
+from regionvlp.weights.modules import check_shapes, shapes_of
+from regionvlp.weights.reading import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ def load_vit(encoder: RegionEncoder, source: str) -> Loaded:
         or name.startswith("norm.")
         or (name.startswith("blocks.") and not {"norm3", "timeattn"} & set(name.split(".")))
     ]
-    _check_shapes(source, {name: own[name] for name in wanted}, tensors, "a timm ViT")
+    _check(source, {name: own[name] for name in wanted}, tensors, "a timm ViT")
     encoder.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
     loaded = Loaded(wanted, sorted(set(tensors) - set(wanted)))
     log.info("%s: took %d tensors, ignored %d", source, len(loaded.taken), len(loaded.ignored))
@@ -91,25 +88,8 @@ def load_distilbert(encoder: TextEncoder, source: str) -> None:
         raise WeightsError(f"cannot read text weights {source}: {first_line(error)}", hint) from None
     if kind != "distilbert":
         raise WeightsError(f"{source} is a {kind}, not a DistilBERT", "give model.text.pretrained a DistilBERT")
-    _check_shapes(source, encoder.model.state_dict(), found, "a DistilBERT")
+    _check(source, encoder.model.state_dict(), found, "a DistilBERT")
     encoder.model.load_state_dict(found)
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Reads a flat name-to-tensor file, ``.safetensors`` or a PyTorch pickle (tensors only, nothing is executed).
-
-    Raises:
-        WeightsError: unreadable, cut short, or something else than named tensors.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise unreadable(file, error) from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise WeightsError(f"{file} is not a plain table of tensors", "give a state dict, not a training checkpoint")
-    return found
 
 
 def _read_distilbert(source: str) -> dict[str, Tensor]:
@@ -131,11 +111,6 @@ def _vit_file(source: str) -> Path:
     return hub_files(source, ["model.safetensors"])[0]
 
 
-def _check_shapes(source: str, wanted: dict[str, Tensor], found: dict[str, Tensor], kind: str) -> None:
-    hint = "give the weights that fit, or the sizes of these"
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise WeightsError(f"{source} is not {kind} of these sizes: it has no '{name}'", hint)
-        if found[name].shape != tensor.shape:
-            shapes = f"{tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-            raise WeightsError(f"{source} is not {kind} of these sizes: '{name}' is {shapes}", hint)
+def _check(source: str, wanted: dict[str, Tensor], found: dict[str, Tensor], kind: str) -> None:
+    verdict, hint = f"is not {kind} of these sizes", "give the weights that fit, or the sizes of these"
+    check_shapes(source, shapes_of(found), shapes_of(wanted), verdict=verdict, hint=hint, others=True)

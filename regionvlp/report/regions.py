@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from regionvlp.regions import VideoRegions
 from regionvlp.report.page import inline_jpeg, write_page
+from regionvlp.shards.detectors import box_edges
 
 # Colours of the strongest boxes, strongest first: told apart by people who do not see red and green as different.
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
@@ -62,6 +63,7 @@ def write_regions_page(
     facts: Mapping[str, str],
     videos: Iterable[Drawn],
     class_names: Sequence[str] | None,
+    last_pixel: bool,
     boxes_per_frame: int = 8,
     frames_per_video: int = 4,
 ) -> None:
@@ -73,10 +75,11 @@ def write_regions_page(
         facts: name and value of each line of the summary.
         videos: for each video its frames, its regions, and a text shown under its name.
         class_names: names of the object classes; without them classes are shown by number.
+        last_pixel: whether the regions' boxes count their last pixel.
         boxes_per_frame: how many boxes are drawn, strongest first.
         frames_per_video: how many frames are shown, evenly chosen.
     """
-    clips = [_clip(*video, class_names, boxes_per_frame, frames_per_video) for video in videos]
+    clips = [_clip(*video, class_names, last_pixel, boxes_per_frame, frames_per_video) for video in videos]
     write_page(path, "regions.html.j2", title=title, facts=dict(facts), clips=clips)
 
 
@@ -85,11 +88,13 @@ def _clip(
     regions: VideoRegions,
     text: str,
     class_names: Sequence[str] | None,
+    last_pixel: bool,
     boxes_per_frame: int,
     frames_per_video: int,
 ) -> Clip:
     assert len(pictures) == regions.num_frames, f"{len(pictures)} frames of {regions.num_frames}"
     step = max(1, regions.num_frames // frames_per_video)
+    edges = box_edges(regions.boxes, last_pixel)
     frames = []
     for f in range(step // 2, regions.num_frames, step):
         height, width = (int(v) for v in regions.image_size[f])
@@ -101,16 +106,17 @@ def _clip(
                 caption=f"frame {regions.frame_index[f]}, {regions.frame_time[f]:.2f} s, "
                 f"{regions.num_regions[f]} regions",
                 boxes=[
-                    _box(regions, f, r, class_names) for r in range(min(boxes_per_frame, int(regions.num_regions[f])))
+                    _box(regions, edges[f, r], f, r, class_names)
+                    for r in range(min(boxes_per_frame, int(regions.num_regions[f])))
                 ],
             )
         )
     return Clip(regions.video_id, text, frames)
 
 
-def _box(regions: VideoRegions, f: int, r: int, class_names: Sequence[str] | None) -> Box:
+def _box(regions: VideoRegions, edges: NDArray[np.floating], f: int, r: int, class_names: Sequence[str] | None) -> Box:
     height, width = regions.image_size[f]
-    x1, y1, x2, y2 = regions.boxes[f, r]
+    x1, y1, x2, y2 = edges
     return Box(
         left=float(100 * x1 / width),
         top=float(100 * y1 / height),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regionvlp.errors import ShardError
-from regionvlp.store.manifest import Manifest
+from regionvlp.shards.manifest import Manifest
 
 
 @dataclass(frozen=True)

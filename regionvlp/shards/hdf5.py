@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regionvlp.shards.formats import Layout, check_embedded, unreadable
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import Column
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.sink import Sink
 
 _GROWTH = 64  # rows that the data sets grow by

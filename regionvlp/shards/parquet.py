@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regionvlp.shards.formats import Layout, check_embedded, unreadable
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import Column
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.sink import Sink
 
 # Larger than any column of one video, so that a column is never split into pages.

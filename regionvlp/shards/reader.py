@@ -29,12 +29,13 @@ from regionvlp.shards.datafile import LocalFiles, open_file_limit
 from regionvlp.shards.formats import format_of, unreadable
 from regionvlp.shards.frames import DamagedFrameError, FrameReader
 from regionvlp.shards.index import VideoIndex, build_index
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import Ids, Places, ShardIndex
+from regionvlp.shards.receipts import Receipt, read_receipts
 from regionvlp.shards.schema import SCALE
 from regionvlp.shards.table import FrameTable
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanTable, read_plan
-from regionvlp.store.receipts import Failure, Receipt, read_receipts
+from regionvlp.store.receipts import Failure
 
 log = logging.getLogger(__name__)
 _told: set[Path] = set()  # folders of which was said that they carry no checksums

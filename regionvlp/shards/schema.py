@@ -116,15 +116,6 @@ class ShardSpec:
         """Every column by its name."""
         return {column.name: column for column in (*self.small_columns, self.features)}
 
-    def data_name(self, number: int) -> str:
-        """File name of the data of shard ``number``."""
-        return shard_stem(number) + SUFFIXES[self.format]
-
-
-def shard_stem(number: int) -> str:
-    """``shard-00012`` for 12."""
-    return f"shard-{number:05d}"
-
 
 def check_regions(regions: VideoRegions, spec: ShardSpec) -> None:
     """Refuses what must not be stored, before anything is written. For a worker to call on every video.

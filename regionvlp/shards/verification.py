@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +17,17 @@ from regionvlp.shards.codec import video_regions
 from regionvlp.shards.formats import format_of
 from regionvlp.shards.frames import frame_reader
 from regionvlp.shards.index import build_index
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import ShardIndex
+from regionvlp.shards.receipts import Receipt
 from regionvlp.shards.schema import find_problem
 from regionvlp.store.files import in_use, is_temporary, sha256_of
-from regionvlp.store.manifest import MANIFEST_NAME, Manifest
+from regionvlp.store.names import MANIFEST_NAME
 from regionvlp.store.plan import PLAN_NAME, PlanTable, read_plan
-from regionvlp.store.receipts import Receipt, data_files, finished_shards, names_shard, receipt_path
+from regionvlp.store.receipts import data_files, finished_shards, receipt_path
+from regionvlp.store.repair import Fault
 
 _EXAMPLES = 5  # of damaged frames that are named
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that is not as it should be.
-
-    Attributes:
-        shard: its number, None where no single shard is at fault.
-        file: name of the file within the folder.
-        message: what is wrong, in words.
-        undone: nothing is bad, a planned shard is just not done yet.
-    """
-
-    shard: int | None
-    file: str
-    message: str
-    undone: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.message}"
 
 
 def verify(folder: str | os.PathLike[str], *, deep: bool = True, planned: bool = False) -> list[Fault]:
@@ -101,7 +83,7 @@ class _Verification:
         for name in sorted(os.listdir(self._folder)):
             if is_temporary(name) and not in_use(name):
                 self._fault(None, name, "left by a process that ended while writing; delete it")
-            shard = names_shard(name)
+            shard = Manifest.data_shard(name)
             suffix = Path(self._manifest.data_name(0)).suffix
             if shard is not None and (shard not in finished or Path(name).suffix != suffix):
                 self._fault(shard, name, "data without a receipt")
@@ -146,7 +128,9 @@ class _Verification:
         if receipt.format != self._manifest.format or (receipt.file is None) != (receipt.videos == 0):
             return False
         suffix = Path(self._manifest.data_name(0)).suffix
-        return receipt.file is None or (names_shard(receipt.file) == receipt.shard and receipt.file.endswith(suffix))
+        return receipt.file is None or (
+            Manifest.data_shard(receipt.file) == receipt.shard and receipt.file.endswith(suffix)
+        )
 
     def _check_data(self, receipt: Receipt) -> list[str]:
         """Checks the data file of a receipt and returns the ids of its rows; raises ShardError at the first fault."""

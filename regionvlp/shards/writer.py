@@ -25,7 +25,9 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import stored_columns
 from regionvlp.shards.formats import DataWriter, format_of
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import ShardIndex
+from regionvlp.shards.receipts import Receipt
 from regionvlp.shards.schema import RECEIPT_VERSION, SCHEMA_VERSION, check_regions
 from regionvlp.store.files import (
     flush_and_sum,
@@ -36,8 +38,7 @@ from regionvlp.store.files import (
     sha256_of,
     temporary_path,
 )
-from regionvlp.store.manifest import Manifest
-from regionvlp.store.receipts import Failure, Partial, Receipt, data_files, library_versions, receipt_path
+from regionvlp.store.receipts import Failure, Partial, data_files, library_versions, receipt_path
 
 
 class ShardDoneError(ShardError):

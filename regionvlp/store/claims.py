@@ -5,8 +5,8 @@
     SHARDS/.claims/shard-00012.json   who has shard 12 and how far they are; gone when it is done
     SHARDS/.claims/plan.json          who is writing the plan
 
-A claim only keeps two workers from doing the same work. Nothing is wrong where both do it: what they publish is decided
-in :class:`~regionvlp.shards.writer.ShardWriter`, by receipts alone. So a claim may be taken over as soon as its owner
+A claim only keeps two workers from doing the same work. Nothing is wrong where both do it: which of them published is
+decided by receipts alone, of which exactly one is written first. So a claim may be taken over as soon as its owner
 looks dead, and an owner that was only asleep finds out before it publishes.
 
 A claim is made with a hard link, of several at once by exactly one. Its owner then writes into that same file every few
@@ -31,10 +31,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.schema import shard_stem
 from regionvlp.store.files import create_once, remove_leftovers, temporary_path, temporary_target
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.process import ProcessName, this_process
+from regionvlp.store.names import shard_stem
+from regionvlp.store.owner import ProcessName, this_process
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp.errors import ShardError
-from regionvlp.shards.schema import RECEIPT_VERSION
-from regionvlp.store.process import ProcessName, this_process
+from regionvlp.store.owner import ProcessName, this_process
 
 _TEMPORARY = re.compile(r"(?P<target>.+)\.(?P<owner>[A-Za-z0-9_-]*-\d+(?:s\d+)?)(?:n\d+)?\.tmp", re.DOTALL)
 _COUNT = count()
@@ -177,8 +176,15 @@ def document_text(values: dict[str, Any]) -> str:
     return json.dumps({**values, "digest": hashlib.sha256(plain.encode()).hexdigest()}, indent=2) + "\n"
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(
+    path: Path, newest: int | None = None, check: Callable[[dict[str, Any]], None] = lambda values: None
+) -> dict[str, Any]:
     """Reads what :func:`document_text` wrote, without the digest.
+
+    Args:
+        path: the file.
+        newest: ``schema_version`` up to which it can be read; None: any.
+        check: called with the values before anything is asked of their version or digest; may raise.
 
     Raises:
         ShardError: the file is missing, cannot be read, was written by a newer version, or changed since it was
@@ -194,10 +200,11 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ShardError(f"{path} is damaged: it is not JSON", hint) from None
     if not isinstance(values, dict):
         raise ShardError(f"{path} is damaged: it is not a JSON object", hint)
+    check(values)
     version = values.get("schema_version")
-    if isinstance(version, int) and version > RECEIPT_VERSION:
+    if newest is not None and isinstance(version, int) and version > newest:
         raise ShardError(
-            f"{path} was written by a newer regionvlp (schema {version}, this one reads up to {RECEIPT_VERSION})",
+            f"{path} was written by a newer regionvlp (schema {version}, this one reads up to {newest})",
             "pip install --upgrade regionvlp",
         )
     values.pop("digest", None)

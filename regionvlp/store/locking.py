@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.store.names import MANIFEST_NAME
 
 log = logging.getLogger(__name__)
 

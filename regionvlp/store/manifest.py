@@ -10,36 +10,47 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from regionvlp import __version__
 from regionvlp.errors import ShardError
-from regionvlp.shards.schema import ShardSpec
 from regionvlp.store.files import create_once, document_text, is_temporary, read_document
+from regionvlp.store.names import MANIFEST_NAME, data_shard, shard_stem
 
-MANIFEST_NAME = "manifest.json"
+_FIRST_KIND = "shard folder"  # its manifests do not say what they are: there was no other kind when they began
+CREATED_BY = f"regionvlp {__version__}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(ShardSpec):
-    """The settings that make shards mixable.
+class BaseManifest:
+    """The settings that make shards mixable. A kind of folder derives its own, with fields of JSON values and a default
+    for ``schema_version``; they are written in the order in which ``ORDER`` or else the class names them.
 
     Attributes:
-        shard_size: videos planned per shard.
-        detector: identity of the detector, such as family, weights hash and preprocessing; JSON values.
-        video: how frames were read and sampled; JSON values.
+        KIND: what such a folder is called.
+        SCHEMA_VERSION: newest description of its files that this program knows.
+        SUFFIXES: of its data files, by format.
+        ORDER: names of all fields but ``schema_version``, which always leads.
+        format: of its data files.
+        schema_version: of the description they were written by.
         created_by: the writing program, for information; the only field that need not agree.
     """
 
-    shard_size: int
-    detector: dict[str, Any]
-    video: dict[str, Any]
-    created_by: str = f"regionvlp {__version__}"
+    KIND: ClassVar[str]
+    SCHEMA_VERSION: ClassVar[int]
+    SUFFIXES: ClassVar[Mapping[str, str]]
+    ORDER: ClassVar[tuple[str, ...]] = ()
+
+    format: str
+    schema_version: int
+    created_by: str = CREATED_BY
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest as JSON values, in a fixed order."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {"schema_version": values.pop("schema_version"), **values}
+        kind = {} if self.KIND == _FIRST_KIND else {"kind": self.KIND}
+        order = [name for name in self.ORDER or values if name != "schema_version"]
+        return {"schema_version": values["schema_version"], **kind, **{name: values[name] for name in order}}
 
     def difference(self, other: Mapping[str, Any]) -> str | None:
         """The first field in which another manifest (as :meth:`as_dict`) does not agree, with both values, or None."""
@@ -47,26 +58,57 @@ class Manifest(ShardSpec):
         theirs = {name: value for name, value in other.items() if name != "created_by"}
         return next(_differences(mine, theirs, ""), None)
 
+    def data_name(self, number: int) -> str:
+        """File name of the data of shard ``number``."""
+        return shard_stem(number) + self.SUFFIXES[self.format]
+
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads the manifest of a shard folder.
+    def data_shard(cls, name: str) -> int | None:
+        """Number of the shard that a data file's name belongs to, whatever its format; None for any other name."""
+        return data_shard(name, cls.SUFFIXES.values())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], path: Path) -> Self:
+        """The manifest that :meth:`as_dict` gave.
+
+        Args:
+            values: what was read.
+            path: where it stood, for the message.
 
         Raises:
-            ShardError: the folder has none, or it is damaged or newer than this program.
+            ShardError: it is one of another kind of folder, or none at all.
         """
-        path = folder / MANIFEST_NAME
-        if not folder.is_dir():
-            raise ShardError(f"no shard folder at {folder}", "check the path")
-        if not path.is_file():
-            raise ShardError(f"{folder} is not a shard folder: it has no {MANIFEST_NAME}", "check the path")
+        cls._refuse_other_kind(values, path)
         try:
-            return cls(**read_document(path))
+            return cls(**{name: value for name, value in values.items() if name != "kind"})
         except TypeError:
             raise ShardError(f"{path} is damaged: its fields are not a manifest's", "restore the file") from None
 
     @classmethod
-    def create_or_check(cls, folder: Path, wanted: Manifest) -> Manifest:
-        """Makes ``folder`` a shard folder with the manifest ``wanted``, or checks that it is one that agrees.
+    def read(cls, folder: Path) -> Self:
+        """Reads the manifest of a folder.
+
+        Raises:
+            ShardError: the folder has none, or it is damaged, of another kind, or newer than this program.
+        """
+        path = folder / MANIFEST_NAME
+        if not folder.is_dir():
+            raise ShardError(f"no {cls.KIND} at {folder}", "check the path")
+        if not path.is_file():
+            raise ShardError(f"{folder} is not a {cls.KIND}: it has no {MANIFEST_NAME}", "check the path")
+        # The kind first: kinds count their versions each for itself.
+        values = read_document(path, cls.SCHEMA_VERSION, lambda values: cls._refuse_other_kind(values, path))
+        return cls.from_dict(values, path)
+
+    @classmethod
+    def _refuse_other_kind(cls, values: Mapping[str, Any], path: Path) -> None:
+        kind = values.get("kind", _FIRST_KIND)
+        if kind != cls.KIND:
+            raise ShardError(f"{path.parent} is a {kind}, not a {cls.KIND}", "give the other folder")
+
+    @classmethod
+    def create_or_check(cls, folder: Path, wanted: Self) -> Self:
+        """Makes ``folder`` one with the manifest ``wanted``, or checks that it is one that agrees.
 
         Several processes may call this at once: one creates, the others check. Where it raises, nothing was written.
 

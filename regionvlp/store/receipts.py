@@ -1,28 +1,28 @@
 """Receipts: one JSON file a shard, written after its data; progress is read from receipts and from nothing else.
 
 In: what a worker knows when a shard is done. Out: ``shard-00000.json`` and back.
+
+What every kind of folder notes of a shard stands in :class:`BaseReceipt`; a kind derives its own and adds what it
+counts. Who only asks whether data is there reads any folder's receipts as base receipts.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 from regionvlp import __version__
 from regionvlp.errors import ShardError, VideoError
-from regionvlp.shards.schema import SCHEMA_VERSION, ShardSpec, shard_stem
 from regionvlp.store.files import create_once, document_text, read_document, replacing
-
-_DATA_NAME = re.compile(r"shard-(\d{5,})(?:-[0-9a-f]{12})?\.(?:h5|parquet)")
-_RECEIPT_NAME = re.compile(r"shard-(\d{5,})\.json")
+from regionvlp.store.manifest import BaseManifest
+from regionvlp.store.names import receipt_shard, shard_stem
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,32 @@ class Partial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """Proof that a shard is done.
+class BaseReceipt:
+    """Proof that a shard is done. Fields are written in the order in which ``ORDER`` or else the class names them.
 
     Attributes:
+        SCHEMA_VERSION: newest description of such a receipt that can be read; None: any, what is not known is passed
+            over.
+        ORDER: names of all fields but ``schema_version``, which always leads.
+        COUNTS: names of the fields that count what data files hold.
+        OPTIONAL: names of the fields that are not written where they are None.
         shard: its number.
         file: name of the data file beside the receipt (see :func:`data_files`), None where every video failed.
-        format: ``hdf5`` or ``parquet``.
+        format: of the data file, see :attr:`.BaseManifest.format`.
         bytes, sha256: of the data file; 0 and None where there is none.
-        videos, frames, regions: what the data file holds.
+        videos: how many the data file holds.
         failures: videos without rows.
         partial: videos used in part.
         versions: of Python and the libraries that took part.
-        detector: identity of the detector, as in the manifest.
         timings: seconds by name.
         created: time of writing, ISO 8601 in UTC.
-        index: ids, places and checksums of what the data file holds, see :mod:`regionvlp.shards.places`; None in
-            receipts of the first version, and where there is no data file.
-        schema_version: see :mod:`regionvlp.shards.schema`.
+        schema_version: of the description it was written by.
     """
+
+    SCHEMA_VERSION: ClassVar[int | None] = None
+    ORDER: ClassVar[tuple[str, ...]] = ()
+    COUNTS: ClassVar[tuple[str, ...]] = ("videos",)
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
 
     shard: int
     file: str | None
@@ -105,21 +112,17 @@ class Receipt:
     bytes: int
     sha256: str | None
     videos: int
-    frames: int
-    regions: int
     failures: list[Failure]
     partial: list[Partial]
     versions: dict[str, str]
-    detector: dict[str, Any]
     timings: dict[str, float]
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    index: dict[str, str] | None = field(default=None, repr=False)
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int
 
     def write(self, folder: Path) -> None:
         """Writes the receipt into ``folder``, whole or not at all; one that is there is replaced."""
         with replacing(receipt_path(folder, self.shard)) as temporary:
-            temporary.write_text(self._text(), encoding="utf-8")
+            temporary.write_text(document_text(self.as_dict()), encoding="utf-8")
 
     def write_first(self, folder: Path) -> bool:
         """Writes the receipt of a shard that has none; of several writers at once exactly one succeeds.
@@ -127,13 +130,14 @@ class Receipt:
         Returns:
             False where the shard has a receipt, which is then untouched.
         """
-        return create_once(receipt_path(folder, self.shard), self._text())
+        return create_once(receipt_path(folder, self.shard), document_text(self.as_dict()))
 
-    def _text(self) -> str:
+    def as_dict(self) -> dict[str, Any]:
+        """The receipt as JSON values, in a fixed order."""
         values = asdict(self)
-        if self.index is None:  # as it was before there were any
-            del values["index"]
-        return document_text({"schema_version": values.pop("schema_version"), **values})
+        order = [name for name in self.ORDER or values if name != "schema_version"]
+        shown = {name: values[name] for name in order if name not in self.OPTIONAL or values[name] is not None}
+        return {"schema_version": self.schema_version, **shown}
 
     def is_lost(self, folder: Path) -> bool:
         """Whether the data file in ``folder`` is gone, or not of the size that this receipt says."""
@@ -145,13 +149,16 @@ class Receipt:
             return True
 
     @classmethod
-    def read(cls, path: Path) -> Receipt:
+    def read(cls, path: Path) -> Self:
         """Reads one receipt.
 
         Raises:
             ShardError: it is missing, damaged, newer than this program, or lies under another shard's name.
         """
-        values = read_document(path)
+        values = read_document(path, cls.SCHEMA_VERSION)
+        if cls.SCHEMA_VERSION is None:
+            known = {one.name for one in fields(cls)}
+            values = {name: value for name, value in values.items() if name in known}
         try:
             values["failures"] = [Failure(**failure) for failure in values["failures"]]
             values["partial"] = [Partial(**partial) for partial in values["partial"]]
@@ -164,25 +171,22 @@ class Receipt:
         return receipt
 
 
+R = TypeVar("R", bound=BaseReceipt)
+
+
 def receipt_path(folder: Path, number: int) -> Path:
     """Where the receipt of shard ``number`` lies."""
     return folder / f"{shard_stem(number)}.json"
 
 
-def data_files(folder: Path, manifest: ShardSpec, number: int) -> list[Path]:
+def data_files(folder: Path, manifest: BaseManifest, number: int) -> list[Path]:
     """Every data file of a shard: ``shard-00012.h5``, and such with the beginning of a checksum in the name.
 
     The second kind arises where the first name was taken. Which one counts is written in the receipt.
     """
     usual = folder / manifest.data_name(number)
     names = (name for name in os.listdir(folder) if name.startswith(usual.stem) and name.endswith(usual.suffix))
-    return sorted(folder / name for name in names if names_shard(name) == number)
-
-
-def names_shard(name: str) -> int | None:
-    """Number of the shard that a data file's name belongs to; None for any other name."""
-    match = _DATA_NAME.fullmatch(name)
-    return int(match[1]) if match else None
+    return sorted(folder / name for name in names if manifest.data_shard(name) == number)
 
 
 def lost_shards(folder: Path, shards: Iterable[int] | None = None) -> list[int]:
@@ -193,24 +197,29 @@ def lost_shards(folder: Path, shards: Iterable[int] | None = None) -> list[int]:
         shards: those to look at; by default all that have a receipt.
 
     Raises:
-        ShardError: see :meth:`Receipt.read`.
+        ShardError: see :meth:`BaseReceipt.read`.
     """
-    return [receipt.shard for receipt in read_receipts(folder, shards) if receipt.is_lost(folder)]
+    return [receipt.shard for receipt in read_receipts_as(BaseReceipt, folder, shards) if receipt.is_lost(folder)]
 
 
 def finished_shards(folder: Path) -> list[int]:
     """Numbers of the shards that have a receipt, ascending, from file names alone."""
-    return sorted(int(match[1]) for name in os.listdir(folder) if (match := _RECEIPT_NAME.fullmatch(name)))
+    return sorted(number for name in os.listdir(folder) if (number := receipt_shard(name)) is not None)
 
 
-def read_receipts(folder: Path, shards: Iterable[int] | None = None) -> Iterator[Receipt]:
+def read_receipts_as(kind: type[R], folder: Path, shards: Iterable[int] | None = None) -> Iterator[R]:
     """Yields the receipts of a folder in the order of their shards; by default of all that have one.
 
+    Args:
+        kind: how they are read; :class:`BaseReceipt` reads any folder's.
+        folder: the folder.
+        shards: numbers of those to read.
+
     Raises:
-        ShardError: see :meth:`Receipt.read`.
+        ShardError: see :meth:`BaseReceipt.read`.
     """
     for number in finished_shards(folder) if shards is None else shards:
-        yield Receipt.read(receipt_path(folder, number))
+        yield kind.read(receipt_path(folder, number))
 
 
 def library_versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from regionvlp.data.pairs import Pairs
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import InputError, ShardError
+from regionvlp.shards.detectors import completed
 
 DETECTOR, DATA = "detector.json", "data.json"
 
@@ -86,6 +87,7 @@ def check_detector(known: Mapping[str, Any], found: Mapping[str, Any], complaint
     Raises:
         ShardError: ``complaint``, with the first field that differs.
     """
+    known, found = completed(known), completed(found)
     for key in sorted({*known, *found}):
         if known.get(key) != found.get(key):
             here, there = json.dumps(found.get(key)), json.dumps(known.get(key))

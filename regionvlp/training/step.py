@@ -35,11 +35,8 @@ class Gradients:
             system.compile()  # in place, so that the weights keep their names
         self._model: nn.Module = system
         if world.size > 1:
-            # Region encoders hold parameters of the public layout that their forward pass never touches.
             on_gpu = world.device.type == "cuda"
-            self._model = DistributedDataParallel(
-                system, device_ids=[world.device] if on_gpu else None, find_unused_parameters=True
-            )
+            self._model = DistributedDataParallel(system, device_ids=[world.device] if on_gpu else None)
 
     def add(self, parts: Sequence[Batch]) -> dict[str, torch.Tensor]:
         """Adds the gradient of the parts' mean loss to the parameters; returns the scalars' means, on the device.

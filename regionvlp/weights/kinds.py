@@ -89,12 +89,22 @@ def check_weights_file(path: Path) -> None:
         raise InputError(f"{path} is a folder, not a weights file", hint)
     if not path.is_file():
         raise InputError(f"there is no weights file {path}", "check the path")
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from None
     if not start:
         raise WeightsError(f"{path} is empty", "get it again")
     if not _BEGINNINGS.match(start):
         raise WeightsError(f"{path} is no checkpoint file", "check what it is, or get it again")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a header that lies in it, and the header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") + 8 <= path.stat().st_size
 
 
 def unreadable(path: Path, error: Exception) -> WeightsError:

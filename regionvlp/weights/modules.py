@@ -38,7 +38,7 @@ def load_weights(module: nn.Module, folder: Path) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
-            check_shapes(path, shapes, {name: tuple(tensor.shape) for name, tensor in own.items()})
+            check_shapes(path, shapes, shapes_of(own))
             with torch.no_grad():
                 for name, tensor in own.items():
                     tensor.copy_(file.get_tensor(name))
@@ -83,14 +83,33 @@ def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Compares the tensors of a file with those of a module.
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_shapes(
+    source: object,
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    verdict: str = "is of another architecture",
+    hint: str = "build the model from the config.yaml beside the weights, or choose weights of this architecture",
+    others: bool = False,
+) -> None:
+    """Compares the tensors of a file with those that are wanted.
+
+    Args:
+        source: what to call the file.
+        found, wanted: shapes by name.
+        verdict: what to say of the file where they differ. hint: what to do then.
+        others: whether the file may hold more.
 
     Raises:
         WeightsError: naming the first that are missing, unexpected, or of another shape.
     """
     missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
+    unexpected = [] if others else [name for name in found if name not in wanted]
     reshaped = [
         f"{name} {list(found[name])} instead of {list(shape)}"
         for name, shape in wanted.items()
@@ -99,8 +118,7 @@ def check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mappi
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
     complaints = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
     if complaints:
-        hint = "build the model from the config.yaml beside the weights, or choose weights of this architecture"
-        raise WeightsError(f"{path} is of another architecture: tensors {'; '.join(complaints)}", hint)
+        raise WeightsError(f"{source} {verdict}: tensors {'; '.join(complaints)}", hint)
 
 
 def _damaged(path: Path, error: Exception) -> DamagedCheckpointError:

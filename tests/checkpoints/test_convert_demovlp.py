@@ -289,15 +289,24 @@ STRANGERS = {
     "a region detector": {"backbone.res2.0.conv1.weight": ONE, "roi_heads.box_predictor.cls_score.weight": ONE},
     "a checkpoint of regionvlp": {"model.video.cls_token": ONE},
     "holds 1 tensors such as 'something'": {"something": ONE},
-    "no named tensors": {},
 }
-UNNAMED = {"a region detector", "holds 1 tensors such as 'something'", "no named tensors"}
+UNNAMED = {"a region detector", "holds 1 tensors such as 'something'"}
 
 
 @pytest.mark.parametrize("name", STRANGERS)
 def test_another_file_is_named(name: str, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = save(tmp_path / "stranger.pth", STRANGERS[name]), tmp_path / "model"
     commands = {"demovlp": name, "detector": "no known detector family" if name in UNNAMED else name}
+    said_by(commands, path, out, capsys)
+
+
+def test_a_file_without_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {"demovlp": "no named tensors", "detector": "no tensors under names"}
+    said_by(commands, save(tmp_path / "empty.pth", {}), tmp_path / "model", capsys)
+
+
+def said_by(commands: dict[str, str], path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command of ``weights convert`` refuses ``path`` in one line with its message."""
     for command, message in commands.items():
         assert run(["weights", "convert", command, str(path), "--out", str(out)]) == 2
         said = capsys.readouterr().err

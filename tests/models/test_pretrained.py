@@ -59,19 +59,23 @@ def test_a_vit_fills_the_blocks(tmp_path: Path, suffix: str) -> None:
 def test_files_that_are_no_such_vit(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     for tensors, message in [
-        (vit(depth=1), "no 'blocks.1.norm1.weight'"),
-        (vit(width=8), r"'cls_token' is \(1, 1, 8\), not \(1, 1, 16\)"),
-        ({"embeddings.weight": torch.zeros(3)}, "no 'cls_token'"),
-        ({"state_dict": {}, "epoch": 3}, "not a plain table of tensors"),
+        (vit(depth=1), r"not a timm ViT of these sizes: tensors \d+ missing \(blocks.1.norm1.weight, "),
+        (vit(width=8), r"of another shape \(cls_token \[1, 1, 8\] instead of \[1, 1, 16\], "),
+        ({"embeddings.weight": torch.zeros(3)}, r"missing \(cls_token, "),
+        ({"state_dict": {}, "epoch": 3}, "holds no tensors under names, not a state dict"),
     ]:
         torch.save(tensors, file)
         with pytest.raises(WeightsError, match=message):
             load_vit(video_encoder(), str(file))
     torch.save(vit(), file)
     whole = file.read_bytes()
-    for broken in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
+    for broken, message in (
+        (whole[: len(whole) // 2], "cannot read weights"),
+        (b"", "is empty"),
+        (b"<html>not found</html>", "is no checkpoint file"),
+    ):
         file.write_bytes(broken)
-        with pytest.raises(WeightsError, match="cannot read weights"):
+        with pytest.raises(WeightsError, match=message):
             load_vit(video_encoder(), str(file))
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(b"\x10\0\0\0\0\0\0\0{")
@@ -102,9 +106,9 @@ def test_folders_that_hold_no_such_distilbert(tmp_path: Path) -> None:
         load_distilbert(text_encoder(), str(tmp_path / "bert"))
 
     text_encoder().model.save_pretrained(tmp_path / "distil")
-    with pytest.raises(WeightsError, match=r"word_embeddings.weight' is \(30, 16\), not \(40, 16\)"):
+    with pytest.raises(WeightsError, match=r"word_embeddings.weight \[30, 16\] instead of \[40, 16\]"):
         load_distilbert(text_encoder(vocab_size=40), str(tmp_path / "distil"))
-    with pytest.raises(WeightsError, match=r"it has no 'transformer.layer.1"):
+    with pytest.raises(WeightsError, match=r"missing \(transformer.layer.1"):
         load_distilbert(text_encoder(depth=2), str(tmp_path / "distil"))
 
     weights = tmp_path / "distil" / "model.safetensors"

@@ -16,7 +16,8 @@ import regionvlp
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, ShardWriter, check_regions, open_shards
-from regionvlp.store.receipts import Receipt, receipt_path
+from regionvlp.shards.receipts import Receipt
+from regionvlp.store.receipts import receipt_path
 
 MakeVideo = Callable[..., VideoRegions]
 MakeManifest = Callable[..., Manifest]

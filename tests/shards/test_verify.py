@@ -16,8 +16,8 @@ import pytest
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Failure, Manifest, PlanRow, inspect, open_shards, verify, write_plan
+from regionvlp.shards.receipts import Receipt
 from regionvlp.store.files import document_text, sha256_of, temporary_path
-from regionvlp.store.receipts import Receipt
 
 ShardSet = tuple[Path, dict[str, VideoRegions]]
 

@@ -15,8 +15,8 @@ import pytest
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Failure, Manifest, Partial, ShardWriter, finished_shards, open_shards, verify
+from regionvlp.shards.receipts import Receipt
 from regionvlp.store.files import remove_leftovers, temporary_path
-from regionvlp.store.receipts import Receipt
 
 MakeVideo = Callable[..., VideoRegions]
 WRITE_IN_CHILD = """

@@ -22,7 +22,7 @@ from regionvlp.store import claims as claims_module
 from regionvlp.store.claims import CLAIMS_NAME
 from regionvlp.store.files import temporary_path
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.process import ProcessName, this_host, this_process
+from regionvlp.store.owner import ProcessName, this_host, this_process
 
 NAME = "shard-00003"
 

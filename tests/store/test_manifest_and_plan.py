@@ -24,12 +24,14 @@ from regionvlp.shards import (
     library_versions,
     open_shards,
     read_plan,
+    read_receipts,
     verify,
     write_plan,
 )
 from regionvlp.store.files import document_text
 from regionvlp.store.receipts import receipt_path
 
+FIRST_VERSION = Path(__file__).parents[1] / "fixtures" / "v0_1_0"
 MakeManifest = Callable[..., Manifest]
 
 
@@ -301,3 +303,13 @@ def test_no_flipped_bit_changes_a_plan_unnoticed(tmp_path: Path) -> None:
             noticed += 1
         set_byte(path, place, whole[place])
     assert noticed > len(whole) // 3
+
+
+@pytest.mark.parametrize("file_format", ["hdf5", "parquet"])
+def test_documents_of_the_first_version_are_written_alike(file_format: str) -> None:
+    """Manifest and receipts are compared as text, so what is read and written again must be the same to the byte."""
+    folder = FIRST_VERSION / f"shards-{file_format}"
+    assert document_text(Manifest.read(folder).as_dict()) == (folder / "manifest.json").read_text()
+    for receipt in read_receipts(folder):
+        assert document_text(receipt.as_dict()) == receipt_path(folder, receipt.shard).read_text()
+        assert receipt.frames

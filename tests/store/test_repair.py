@@ -15,9 +15,9 @@ from regionvlp.errors import InputError, ShardError
 from regionvlp.pipelines.cli import run
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Failure, Manifest, ShardWriter, finished_shards, open_shards, read_plan, verify, write_plan
+from regionvlp.shards.repair import repair
 from regionvlp.store.claims import Claims, claim_name
 from regionvlp.store.files import document_text, temporary_path
-from regionvlp.store.repair import repair
 
 ShardSet = tuple[Path, dict[str, VideoRegions]]
 

@@ -42,7 +42,7 @@ class TinyTask(Trainable):
         super().__init__()
         torch.manual_seed(1)
         self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
-        self.unused = nn.Linear(2, 2)
+        self.unused = nn.Linear(2, 2).requires_grad_(False)  # as what a public layout holds and a form does not use
         self.calls = 0
         self._signal_at, self._number, self._group, self._nan_at = signal_at, number, group, nan_at
 

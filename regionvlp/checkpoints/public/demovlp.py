@@ -34,8 +34,8 @@ from regionvlp.systems.registry import build_system
 from regionvlp.training.config import DemoVLPConfig, RunConfig, TokenizerSettings
 from regionvlp.training.identity import save_beside_weights
 from regionvlp.weights.kinds import DEMOVLP, stranger
-from regionvlp.weights.modules import check_shapes, save_weights
-from regionvlp.weights.torch_files import read_torch_file, state_dict_of
+from regionvlp.weights.modules import check_shapes, save_weights, shapes_of
+from regionvlp.weights.reading import read_content, tensors_in
 
 ANSWER_HEAD = "answer_head.safetensors"
 TEXT_LENGTH = 100  # what the public code pads every caption to; its scores depend on it
@@ -76,8 +76,8 @@ def read_public_demovlp(path: Path, *, heads: int | None = None) -> PublicCheckp
         InputError: there is no such file. WeightsError: it is damaged, of another architecture (named where it is a
             known one), or holds numbers that are not finite.
     """
-    content = read_torch_file(path)
-    state = {name: tensor for name, tensor in state_dict_of(content).items() if name != _UNUSED}
+    content = read_content(path, foreign=True)
+    state = {name: tensor for name, tensor in tensors_in(content).items() if name != _UNUSED}
     if not any(name.startswith("object_model.") for name in state):
         raise _no_demovlp(path, state)
     named: dict[str, Tensor] = {}
@@ -238,11 +238,8 @@ def _public_name(ours: str) -> str:
 
 
 def _check_shapes(source: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    shapes = ({_public_name(name): tuple(value.shape) for name, value in state.items()} for state in (found, wanted))
-    try:
-        check_shapes(source, *shapes)
-    except WeightsError as error:
-        raise WeightsError(error.message, "give a whole checkpoint of the public DemoVLP, unchanged") from None
+    public = ({_public_name(name): value for name, value in state.items()} for state in (found, wanted))
+    check_shapes(source, *map(shapes_of, public), hint="give a whole checkpoint of the public DemoVLP, unchanged")
 
 
 def _public_config(source: Path, model: DualEncoderSettings) -> RunConfig:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any, Literal, cast, get_args
 from regionvlp.data.captions import Caption, Queries
 from regionvlp.data.tables import read_table, read_text
 from regionvlp.errors import InputError, nearest
+from regionvlp.weights.unpickling import load_values
 
 Split = Literal["1ka", "1kb", "7k", "full"]
 Part = Literal["train", "val", "test"]
@@ -196,11 +196,6 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return document
 
 
-class _NoClasses(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
 def _caption_index(files: Mapping[str, Path], clips: list[str], folder: Path) -> dict[str, int]:
     """Clip -> which of its 20 captions is the query."""
     path = files.get(_INDEX_FILE)
@@ -208,7 +203,7 @@ def _caption_index(files: Mapping[str, Path], clips: list[str], folder: Path) ->
         raise InputError(f"no {_INDEX_FILE} and no {_TEST_CSV} below {folder}", _HINT)
     try:
         with path.open("rb") as file:
-            index = _NoClasses(file).load()
+            index = load_values(file)
         chosen = {clip: index[clip] for clip in clips}
     # A damaged pickle may raise nearly anything.
     except KeyError as error:

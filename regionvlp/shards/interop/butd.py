@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from regionvlp.errors import InputError, VideoError
 from regionvlp.regions import FrameRegions, VideoRegions
 from regionvlp.shards.interop.filling import first_width
-from regionvlp.store.manifest import Manifest
+from regionvlp.shards.manifest import Manifest
 from regionvlp.store.plan import PlanRow
 
 _TEN = (

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import cast_features
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.reader import ShardReader
+from regionvlp.shards.receipts import Receipt, read_receipts
 from regionvlp.shards.writer import ShardWriter
 from regionvlp.store.claims import Claim, Claims, claim_name
 from regionvlp.store.files import remove_leftovers, sha256_of
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import read_plan, write_plan
-from regionvlp.store.receipts import Receipt, read_receipts, receipt_path
+from regionvlp.store.receipts import receipt_path
 from regionvlp.store.recovery import set_lost_aside
 
 _LOSS = {

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import FrameRegions, VideoRegions
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.schema import check_regions
 from regionvlp.shards.writer import ShardWriter
 from regionvlp.store.claims import Claim, Claims, claim_name
 from regionvlp.store.files import remove_leftovers
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import VIDEO_SCHEMA, PlanRow, PlanTable, read_plan, write_plan
 from regionvlp.store.receipts import Failure, receipt_path
 from regionvlp.store.recovery import set_lost_aside

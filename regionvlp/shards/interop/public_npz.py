@@ -42,12 +42,12 @@ from numpy.typing import NDArray
 from regionvlp.errors import InputError, VideoError
 from regionvlp.regions import FrameRegions, VideoRegions, cast_features
 from regionvlp.shards.interop.filling import first_width
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.reader import ShardReader
 from regionvlp.store.files import remove_leftovers, temporary_path
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import UNKNOWN, PlanRow
 from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES, refuse_bad_ids, walk_files
-from regionvlp.weights.plain_pickle import UnsafePickleError, load_plain
+from regionvlp.weights.unpickling import UnsafePickleError, load_values
 
 LAYOUT = "demovlp"  # as the manifest names it
 
@@ -292,7 +292,7 @@ def _info(file: IO[bytes]) -> dict[str, Any]:
     shape, _, dtype = read_header(file)
     if not dtype.hasobject or shape != ():
         raise ValueError("'info' is not a dictionary")
-    info = load_plain(file)
+    info = load_values(file)
     if not isinstance(info, dict):
         raise ValueError("'info' is not a dictionary")
     return info

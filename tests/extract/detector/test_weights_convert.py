@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import pickletools
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,7 @@ from regionvlp.extract.detector.convert import convert
 from regionvlp.extract.detector.registry import SETTINGS_NAME, find_detector
 from regionvlp.extract.detector.vocabulary import read_names
 from regionvlp.extract.detector.weights import load_weights
-from regionvlp.store.process import this_host
-from regionvlp.weights.array_pickle import read_arrays
+from regionvlp.store.owner import this_host
 
 State = dict[str, torch.Tensor]
 MakeState = Callable[..., State]
@@ -180,88 +176,47 @@ def test_a_malicious_pickle_is_refused_by_name(protocol: int, native_state: Make
     assert not (tmp_path / "out").exists()
 
 
-# Pickles by hand, each trying another door: attributes of what is admitted, its class, a registry, a persistent id.
-ATTACKS = {
-    "a dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.__new__\x93.",
-    "builtins.eval": b"cbuiltins\neval\n(S'1'\ntR.",
-    "builtins.getattr": b"cbuiltins\ngetattr\n.",
-    "numpy's loader": b"cnumpy\nload\n(S'x'\ntR.",
-    "torch's loader": b"ctorch.storage\n_load_from_bytes\n.",
-    "a changed function": b"c_codecs\nencode\n}S'__code__'\nNsb.",
-    "another codec": b"c_codecs\nencode\n(S'61'\nS'hex'\ntR.",
-    "an array of objects": b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\ntRS'12345678'\ntR.",
-    "an array of records": b"cnumpy\ndtype\n(S'f4'\ntR(I3\nS'<'\nNS'a'\nNI-1\nI-1\nI0\ntb.",
-    "an array itself": b"cnumpy\nndarray\n(I1\ntR.",
-}
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_no_other_door_is_open(attack: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pkl"
-    path.write_bytes(ATTACKS[attack])
-    pickletools.dis(ATTACKS[attack], out=io.StringIO())  # it is whole, so nothing but its names is wrong with it
-    assert "was refused" in refusal(lambda: read_arrays(path))
-
-
-@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
-def test_arrays_of_old_and_new_numpy(core: str, tmp_path: Path) -> None:
-    """What numpy 1 under Python 2 and numpy 2 write for the same float32 array, spelt out."""
-    path, raw = tmp_path / "weights.pkl", np.asarray([[1.5, -2.0, 3.25], [0.0, 7.0, 1e9]], "<f4").tobytes()
-    for text in (False, True):
-        # Python 2 writes bytes as a string, Python 3 in protocol 2 as latin1 text to be encoded.
-        escaped = raw.decode("latin1").encode("utf-8")
-        data = (
-            b"c_codecs\nencode\n(X" + len(escaped).to_bytes(4, "little") + escaped + b"X\x06\x00\x00\x00latin1tR"
-            if text
-            else b"U" + bytes([len(raw)]) + raw
-        )
-        path.write_bytes(
-            b"\x80\x02}U\x05model}U\x06weightc" + core.encode() + b".multiarray\n_reconstruct\ncnumpy\nndarray\n"
-            b"K\x00\x85U\x01b\x87R(K\x01K\x02K\x03\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
-            b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + data + b"tbss."
-        )
-        assert read_arrays(path)["weight"].tolist() == [[1.5, -2.0, 3.25], [0.0, 7.0, 1e9]]
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_every_protocol_and_layout(protocol: int, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    arrays = {
-        "plain": rng.normal(size=(2, 3, 4)).astype(np.float32),
-        "fortran": np.asfortranarray(rng.normal(size=(3, 5))),
-        "half": rng.normal(size=7).astype(np.float16),
-        "big": rng.normal(size=4).astype(">f4"),
-        "whole": np.arange(5),
-        "truth": np.array([True, False]),
-        "empty": np.zeros((0, 4), np.float32),
-        "scalar": np.float32(2.5),
-    }
-    content = OrderedDict(arrays, note="text", container=[1, {2}, (b"3",)])
-    path = tmp_path / "weights.pkl"
-    path.write_bytes(pickle.dumps({"state_dict": content}, protocol=protocol))
-    found = read_arrays(path)
-    assert set(found) == set(arrays)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].dtype.isnative
-        assert found[name].flags.c_contiguous
-        assert found[name].flags.writeable
-
-
 def test_damaged_pickles(native_state: MakeState, tmp_path: Path) -> None:
     path = write(tmp_path / "weights.pkl", native_state())
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"<html>not found</html>"):
         path.write_bytes(damaged)
         assert str(path) in refusal(lambda: load_weights(find_detector(str(path)), {}))
-    short = b"c_codecs\nencode\n(S'1234'\nS'latin1'\ntR."
-    path.write_bytes(b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n(S'f8'\ntR" + short[:-1] + b"tR.")
-    assert "holds 4 bytes" in refusal(lambda: read_arrays(path))
-    path.write_bytes(pickle.dumps([1, 2]))
-    assert "holds a list" in refusal(lambda: read_arrays(path))
-    torch.save(native_state(), tmp_path / "zip.pth")
-    shutil.copy(tmp_path / "zip.pth", path)
-    assert RegionDetector.load(str(path), device="cpu").config.family == "caffe"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pth", "weights.safetensors", "weights.caffemodel", "w"])
+def test_the_same_bytes_load_under_any_name(name: str, native_state: MakeState, tmp_path: Path) -> None:
+    """transformers' own reader falls back to a pickle of arrays under "model", whatever the file is called."""
+    wanted = RegionDetector.load(str(write(tmp_path / "plain.pth", native_state("maxnms"))), device="cpu").identity()
+    for kind in (".pkl", ".safetensors", ".pth"):
+        source = write(tmp_path / f"source{kind}", native_state("maxnms"))
+        path = tmp_path / name
+        shutil.copy(source, path)
+        assert RegionDetector.load(str(path), device="cpu").identity()["weights"] == wanted["weights"]
+        path.unlink()
+
+
+def test_what_lies_beside_the_tensors_is_passed_over(native_state: MakeState, tmp_path: Path) -> None:
+    wanted = RegionDetector.load(str(write(tmp_path / "plain.pth", native_state())), device="cpu").identity()
+    parallel = {f"module.{name}": value for name, value in native_state().items()}
+    best = {"loss": np.float64(0.5), "iteration": np.int64(3), "note": "text"}
+    for number, content in enumerate(({"model": parallel, **best}, {**native_state(), **best})):
+        torch.save(content, tmp_path / f"{number}.pth")
+        found = RegionDetector.load(str(tmp_path / f"{number}.pth"), device="cpu")
+        assert found.identity()["weights"] == wanted["weights"]
+
+
+def test_a_vocabulary_may_begin_with_the_background(native_state: MakeState, tmp_path: Path) -> None:
+    source = write(tmp_path / "weights.pth", native_state())
+    for first in ("__background__", "background", "BG"):
+        (tmp_path / "objects_vocab.txt").write_text("\n".join([first, *OBJECTS]))
+        (tmp_path / "attributes_vocab.txt").write_text("\n".join(["__no_attribute__", *ATTRIBUTES]))
+        convert(source, tmp_path / first)
+        detector = RegionDetector.load(str(tmp_path / first), device="cpu")
+        assert (detector.object_names, detector.attribute_names) == (OBJECTS, ATTRIBUTES)
+        assert read_names(tmp_path / first / "objects.txt", 20) == OBJECTS
+    (tmp_path / "objects_vocab.txt").write_text("\n".join(["person", *OBJECTS]))
+    assert "names 21 classes, but the weights have 20" in refusal(lambda: convert(source, tmp_path / "other"))
 
 
 def test_every_entry_has_a_known_family() -> None:

@@ -29,7 +29,7 @@ from faults.arithmetic import ArithmeticDetector
 from faults.shim import MODES, Fault, Shim
 from regionvlp.errors import RegionVLPError, VideoError
 from regionvlp.shards import open_shards, verify
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.store.names import MANIFEST_NAME
 from regionvlp.video import pool as pool_module
 from regionvlp.video.decoded import DecodedVideo
 

@@ -18,7 +18,7 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest, open_shards, read_plan, verify
 from regionvlp.shards.codec import dequantise, quantise
 from regionvlp.shards.interop.convert import convert, converted_manifest
-from regionvlp.store.receipts import Receipt
+from regionvlp.shards.receipts import Receipt
 
 ShardSet = tuple[Path, dict[str, VideoRegions]]
 

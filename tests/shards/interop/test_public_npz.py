@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -20,7 +18,6 @@ from regionvlp.errors import InputError
 from regionvlp.pipelines.cli import run
 from regionvlp.shards import open_shards, verify
 from regionvlp.shards.interop.public_npz import find_videos, read_frame
-from regionvlp.weights.plain_pickle import UnsafePickleError, load_plain
 
 REGIONS, WIDTH = 5, 8
 
@@ -272,51 +269,6 @@ def test_later_videos_extend_the_plan(public: Path, tmp_path: Path) -> None:
     shutil.rmtree(public)
     write_frame(public / "else" / "0.npz", 1)
     assert import_npz(public, out) == 2
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_plain_pickles_of_every_protocol(protocol: int) -> None:
-    values = {
-        "text": "ünï",
-        "numbers": [1, 2.5, True, None],
-        "bytes": b"\x00\xff",
-        "scalar": np.float32(1.5),
-        "array": np.arange(6, dtype=">i4").reshape(2, 3),
-        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "words": np.array(["a", "bc"]),
-    }
-    for wrapped in (values, np.array(values, object)):
-        read = load_plain(io.BytesIO(pickle.dumps(wrapped, protocol=protocol)))
-        assert read.keys() == values.keys()
-        assert all(np.array_equal(read[name], values[name]) for name in values if name != "numbers")
-        assert read["numbers"] == values["numbers"]
-    old = pickle.dumps(values, protocol=protocol).replace(b"numpy._core", b"numpy.core")
-    if protocol < 4:
-        assert np.array_equal(load_plain(io.BytesIO(old))["array"], values["array"])
-
-
-@pytest.mark.parametrize(
-    "value",
-    [print, Path("x"), {1, 2}, np.array([{}, print], object), np.array([1], object), 1j, slice(1)],
-    ids=["function", "class", "set", "objects", "object", "complex", "slice"],
-)
-def test_other_pickles_are_refused(value: Any) -> None:
-    with pytest.raises(UnsafePickleError):
-        load_plain(io.BytesIO(pickle.dumps({"info": value})))
-    with pytest.raises(UnsafePickleError):
-        load_plain(io.BytesIO(b"cos\nsystem\n(S'true'\ntR."))
-
-
-def test_a_pickle_that_lies_about_its_array_reaches_no_memory() -> None:
-    """The state that makes numpy itself take raw bytes for pointers is refused before numpy sees it."""
-    state = (1, (2,), np.dtype("O"), False, b"A" * 16)
-
-    class Lying:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state)
-
-    with pytest.raises(UnsafePickleError, match="objects"):
-        load_plain(io.BytesIO(pickle.dumps(Lying())))
 
 
 def test_a_lost_shard_is_imported_again(public: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pickle
 import sys
+import tarfile
 import types
 import zipfile
 from collections import OrderedDict, defaultdict
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from regionvlp.errors import InputError, WeightsError, first_line
-from regionvlp.weights.torch_files import Inert, read_torch_file, state_dict_of
+from regionvlp.weights.reading import read_content, read_tensors, tensors_in
+from regionvlp.weights.unpickling import Inert
 
 
 @pytest.fixture
@@ -51,10 +54,10 @@ def test_everything_but_foreign_objects_comes_out(
     path = tmp_path / "checkpoint.pth"
     torch.save(content, path, _use_new_zipfile_serialization=as_zip, pickle_protocol=protocol)
     monkeypatch.delitem(sys.modules, "somebodys_trainer")
-    found = read_torch_file(path)
+    found = read_content(path, foreign=True)
     assert found["epoch"] == 3
     assert found["lr"][0][0] == 1e-5
-    tensors = state_dict_of(found)
+    tensors = tensors_in(found)
     assert list(tensors) == list(state)
     for name, tensor in state.items():
         assert torch.equal(tensors[name], tensor)
@@ -88,7 +91,9 @@ def test_what_a_file_asks_for_is_not_done(attack: Callable[[Path], Any], as_zip:
     path, mark = tmp_path / "checkpoint.pth", tmp_path / "mark"
     content = {"attack": attack(mark), "state_dict": {"w": torch.ones(2)}}
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
-    assert torch.equal(state_dict_of(read_torch_file(path))["w"], torch.ones(2))
+    assert torch.equal(read_tensors(path, foreign=True)["w"], torch.ones(2))
+    with pytest.raises(WeightsError, match="was refused: it asks for"):
+        read_tensors(path)
     assert not mark.exists()
 
 
@@ -101,8 +106,9 @@ def test_a_function_cannot_be_changed(tmp_path: Path) -> None:
         undone.setattr(torch._utils._rebuild_tensor_v2, "__defaults__", defaults)
         assert pickle.loads(b"\x80\x02" + build).__defaults__ == ()  # what the plain unpickler does
     write_legacy(path, build)
-    with pytest.raises(WeightsError, match="cannot read weights"):
-        read_torch_file(path)
+    for foreign in (False, True):
+        with pytest.raises(WeightsError, match="was refused: it asks for a change to a function"):
+            read_content(path, foreign=foreign)
     assert torch._utils._rebuild_tensor_v2.__defaults__ == defaults
 
 
@@ -111,8 +117,9 @@ def test_a_class_cannot_be_changed(name: str, tmp_path: Path) -> None:
     module, _, kind = f"torch {name}".replace("torch storage ", "torch.storage ").rpartition(" ")
     path = tmp_path / "checkpoint.pth"
     write_legacy(path, f"c{module}\n{kind}\n".encode() + b"N}X\x06\x00\x00\x00markedK\x01s\x86b.")
-    with contextlib.suppress(WeightsError):
-        read_torch_file(path)
+    for foreign in (False, True):
+        with contextlib.suppress(WeightsError):
+            read_content(path, foreign=foreign)
     assert not any(hasattr(found, "marked") for found in (torch.UntypedStorage, torch.FloatStorage, torch.Tensor))
     assert not hasattr(torch.storage.TypedStorage, "marked")
 
@@ -135,7 +142,8 @@ def test_damaged_files_and_programs(tmp_path: Path) -> None:
     for damaged, message in (
         (older[:300], unreadable),
         (whole[:500], unreadable),
-        (pickle.dumps([1, 2]), "a pickle that torch.save did not write"),
+        (pickle.dumps([1, 2]), "holds a list, not a state dict"),
+        (pickle.dumps({"epoch": 3}), "holds no tensors under names"),
         (b"", "is empty"),
         (b"e\n", unknown),
         (b"hello world", unknown),
@@ -143,17 +151,17 @@ def test_damaged_files_and_programs(tmp_path: Path) -> None:
     ):
         path.write_bytes(damaged)
         with pytest.raises(WeightsError, match=message) as caught:
-            read_torch_file(path)
+            read_tensors(path)
         assert "\n" not in str(caught.value)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("program/constants.pkl", b"")
         archive.writestr("program/data.pkl", pickle.dumps({}))
     with pytest.raises(WeightsError, match="TorchScript"):
-        read_torch_file(path)
+        read_content(path)
     with pytest.raises(InputError, match="no weights file"):
-        read_torch_file(tmp_path / "nowhere.pth")
+        read_content(tmp_path / "nowhere.pth")
     with pytest.raises(InputError, match="is a folder, not a weights file"):
-        read_torch_file(tmp_path)
+        read_content(tmp_path)
 
 
 def test_somebody_elses_message_keeps_whole_sentences() -> None:
@@ -167,6 +175,65 @@ def test_somebody_elses_message_keeps_whole_sentences() -> None:
 
 def test_the_prefix_of_parallel_training_goes_only_as_a_whole() -> None:
     one = torch.ones(1)
-    assert list(state_dict_of({"module.a": one, "module.b": one})) == ["a", "b"]
-    assert list(state_dict_of({"module.a": one, "b": one})) == ["module.a", "b"]
-    assert state_dict_of([one]) == {}
+    assert list(tensors_in({"module.a": one, "module.b": one})) == ["a", "b"]
+    assert list(tensors_in({"module.a": one, "b": one})) == ["module.a", "b"]
+    assert tensors_in([one]) == {}
+
+
+def lying(storage: torch.UntypedStorage, *where: Any) -> Any:
+    """Pickles as a tensor that lies where it is told in the data."""
+
+    class Lying:
+        def __reduce__(self) -> tuple[Any, ...]:
+            typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+            return torch._utils._rebuild_tensor_v2, (typed, *where, False, OrderedDict())
+
+    return Lying()
+
+
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "legacy"])
+def test_a_tensor_lies_within_its_data(as_zip: bool, tmp_path: Path) -> None:
+    path, storage = tmp_path / "checkpoint.pth", torch.arange(6.0).untyped_storage()
+    for where in ((0, (7,), (1,)), (5, (2,), (1,)), (0, (2, 2), (5, 1)), (0, (1 << 40,), (0,)), (0, (2,), (-1,))):
+        torch.save({"w": lying(storage, *where)}, path, _use_new_zipfile_serialization=as_zip)
+        with pytest.raises(WeightsError, match="is larger than its data"):
+            read_tensors(path)
+    torch.save({"w": lying(storage, 1, (2, 2), (0, 3))}, path, _use_new_zipfile_serialization=as_zip)
+    assert read_tensors(path)["w"].tolist() == [[1, 4], [1, 4]]
+
+
+def test_tensors_outlive_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"w": torch.ones(5000)}, path)
+    found = read_tensors(path)["w"]
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert bool((found == 1).all())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pkl", ".npy", ""])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "pickle", "old pickle"])
+def test_content_decides_and_not_the_name(kind: str, suffix: str, tmp_path: Path) -> None:
+    path, state = tmp_path / f"weights{suffix}", {"module.w": torch.arange(6.0).reshape(2, 3)}
+    if kind == "safetensors":
+        path.write_bytes(save(state))
+    elif "pickle" in kind:
+        arrays = {name: value.numpy() for name, value in state.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "best": np.float32(1)}, protocol=0 if "old" in kind else 4))
+    else:
+        with path.open("wb") as file:
+            torch.save({"model": state, "best": np.float64(1)}, file, _use_new_zipfile_serialization=kind == "zip")
+    found = read_tensors(path)
+    assert list(found) == ["w"]
+    assert torch.equal(found["w"], state["module.w"])
+
+
+def test_a_tar_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.tar"
+    (tmp_path / "storages").write_bytes(b"x")
+    name = b"\x80\x02\x8a\x0a" + torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+    with tarfile.open(path, "w", encoding="latin1", format=tarfile.GNU_FORMAT) as archive:
+        archive.add(tmp_path / "storages", name.decode("latin1"))
+    assert path.read_bytes().startswith(name)
+    with pytest.raises(WeightsError, match="is a tar file"):
+        read_tensors(path)
