@@ -49,14 +49,16 @@ class Delimited:
             raise InputError(f"{path} is empty", "expected one video a row")
         first = [normal(name) for name in rows[0]]
         own = {normal(name) for name in columns.values()}
-        self.has_header = not own.isdisjoint(first) or (not own and headerless.is_header(rows[0], KNOWN))
-        if not self.has_header and own and not own <= {str(i) for i in range(len(first))}:
-            self.has_header = True  # the names that the user gave are sought, and missed, among those of the header
+        numbers = [str(i) for i in range(len(first))]
+        if own:  # as the user says: numbers for columns without names, or names, sought and maybe missed in the header
+            self.has_header = first == numbers or not own <= set(numbers)
+        else:
+            self.has_header = headerless.is_header(rows[0], KNOWN)
         lines = not self.has_header and self._is_lines
         self._labelled = lines and all(headerless.LABELLED.fullmatch(row[0]) for row in rows)
         line = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
         self._all_quoted = all(re.fullmatch('".*"', field) for field in line.split(self._separator))
-        self.names = first if self.has_header else [str(i) for i in range(len(first))]
+        self.names = first if self.has_header else numbers
         self.sampled = rows[1:] if self.has_header else rows
         self._width = len(first)
         self._skipped = _records_before_rows(text) if self.has_header else 0
