@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from regionvlp.data.tables import naming
+from regionvlp.data.tables import Table, naming
 from regionvlp.extract.sources import listing, names
 from regionvlp.extract.sources.source import Source
 from regionvlp.store.plan import UNKNOWN
@@ -22,7 +22,7 @@ def scan(source: Source) -> pa.Table:
     )
 
 
-def _what(table: naming.Table, wanted: list[str]) -> str:
+def _what(table: Table, wanted: list[str]) -> str:
     """What rows without it lack."""
     if not table.has_header:
         return "a name"

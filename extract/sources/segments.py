@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from regionvlp.data.tables import Table, naming, stretches
+from regionvlp.data.tables.vocabulary import shown
 from regionvlp.errors import InputError
 from regionvlp.extract.sources import listing, names
 from regionvlp.extract.sources.source import Source
@@ -23,7 +24,7 @@ def scan(source: Source) -> pa.Table:
     wanted, timed = naming.roles(table), stretches.roles(table)
     if not timed:
         raise InputError(
-            f"{table.path} does not say where its segments start and end (it has {', '.join(table.names[:8])})",
+            f"{table.path} does not say where its segments start and end (it has {shown(table.names)})",
             "call the columns start and end, or use --source list",
         )
     read = table.read(*wanted, *timed)

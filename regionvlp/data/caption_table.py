@@ -184,11 +184,8 @@ class Captions(Sequence[Caption]):
 
     def names(self) -> list[tuple[NDArray[np.int32], pa.Array]]:
         """What the rows' videos may be called in shards, the likeliest first: codes [N], and what they stand for."""
-        found = [(self.video_index, _one(self.videos.column("id")))]
-        for i in itertools.count():
-            if f"also{i}" not in self.rows.column_names:
-                return found
-            found.append(self._coded(f"also{i}"))
+        also = [name for name in self.rows.column_names if name.startswith("also")]
+        return [(self.video_index, _one(self.videos.column("id"))), *map(self._coded, also)]
 
     def files(self) -> tuple[NDArray[np.int32], pa.Array] | None:
         """Of a table of stretches, the whole clips that they are of; like :meth:`names`."""

@@ -15,6 +15,7 @@ from regionvlp.data.caption_table import Captions
 from regionvlp.data.tables import Table, cells, naming, quoting, stretches
 from regionvlp.data.tables.guard import reading
 from regionvlp.data.tables.stretches import Stretches
+from regionvlp.data.tables.vocabulary import shown
 from regionvlp.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def load_table(path: Path, split: str | None = None, columns: Mapping[str, str] 
     wanted, timed = naming.roles(table), stretches.roles(table)
     if split is not None and not table.has("split"):
         raise InputError(
-            f"{path} has no column that tells splits, so no split '{split}' (it has {', '.join(table.names[:8])})",
+            f"{path} has no column that tells splits, so no split '{split}' (it has {shown(table.names)})",
             "leave 'split' out, or name the column: columns split=NAME",
         )
     more = [role for role in ("split", "caption_id") if table.has(role)]
@@ -126,11 +127,11 @@ def _by_stretch(
             "write a caption for each stretch",
         )
     both = np.where(spans == 0, 0, np.maximum(captions, spans))
-    row = np.repeat(np.arange(length), both)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(both) - both, both)
-    caption = (np.cumsum(captions) - captions)[row] + np.minimum(within, captions[row] - 1)
-    span = (np.cumsum(spans) - spans)[row] + np.minimum(within, spans[row] - 1)
-    return row, Stretches(None, found.start[span], found.end[span]), caption
+    of_row = np.repeat(np.arange(length), both)
+    within = np.arange(len(of_row)) - np.repeat(np.cumsum(both) - both, both)
+    caption = (np.cumsum(captions) - captions)[of_row] + np.minimum(within, captions[of_row] - 1)
+    span = (np.cumsum(spans) - spans)[of_row] + np.minimum(within, spans[of_row] - 1)
+    return of_row, Stretches(None, found.start[span], found.end[span]), caption
 
 
 def _of_split(part: pa.ChunkedArray | None, split: str | None, path: str, kept: _Rows | None) -> _Rows | None:
@@ -146,19 +147,19 @@ def _of_split(part: pa.ChunkedArray | None, split: str | None, path: str, kept: 
         plain = plain.take(pa.array(kept))
     counts = {one["values"]: one["counts"] for one in pc.value_counts(plain).to_pylist()}
     names = sorted(name for name in counts if name)
-    shown = ", ".join(f"'{name}' ({counts[name]})" for name in names[:_NAMED])
-    shown += ", ..." if len(names) > _NAMED else ""
+    parts = ", ".join(f"'{name}' ({counts[name]})" for name in names[:_NAMED])
+    parts += ", ..." if len(names) > _NAMED else ""
     nameless = counts.get("", 0)
     if split is None:
         if len(names) > 1 or (names and nameless):
             logger.warning(
                 "%s: no split was named, and rows of all are read: %s%s",
-                *(path, shown, f", {nameless} of none" if nameless else ""),
+                *(path, parts, f", {nameless} of none" if nameless else ""),
             )
         return kept
     wanted = split.strip().lower()
     if wanted not in names:
-        raise InputError(f"{path} has no split '{split}', only {shown or 'rows that name none'}", "name one of these")
+        raise InputError(f"{path} has no split '{split}', only {parts or 'rows that name none'}", "name one of these")
     if nameless:
         logger.warning("%s: %d rows name no split and are left out", path, nameless)
     chosen = np.flatnonzero(np.asarray(pc.equal(plain, wanted)))

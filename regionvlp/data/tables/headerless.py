@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence, Set
 from itertools import zip_longest
 
+from regionvlp.data.tables.vocabulary import shown
 from regionvlp.errors import InputError
 from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -96,8 +97,7 @@ def _refuse_unknown_header(
     if caption is not None:
         like_ids = like_ids and not re.search(r"\s", first[caption].strip())
     if like_files or (like_ids and len(first) > 1):
-        shown = ", ".join(cell.strip() for cell in first[:8])
         raise InputError(
-            f"{path} has no column that names files or videos (its first row, {shown}, seems to be the header)",
-            f"call it path or video_id, or name it: columns video={first[video].strip()}",
+            f"{path} has no column that names files or videos (its first row, {shown(first)}, seems to be the header)",
+            f"call it path or video_id, or name it: columns video={shown([first[video]])}",
         )

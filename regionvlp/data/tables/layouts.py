@@ -85,10 +85,10 @@ def _coco(files: list[Row], annotations: list[Row], path: str) -> Iterator[tuple
         own = annotation.get("image_id", annotation.get("video_id"))
         if not isinstance(own, str | int):
             raise InputError(f"{path}, annotation {i} names no image or video", "write its image_id or video_id")
-        entry = by_id.get(("id", own), by_id.get(("video_id", own)))
-        if entry is None and files:
+        known = by_id.get(("id", own), by_id.get(("video_id", own)))
+        if known is None and files:
             raise InputError(f"{path}, annotation {i} is of {own!r}, which is none of the files listed", "list it")
-        found = entry or {}
+        found = known or {}
         names = ("file_name", "filename", "video_id", "video", "name")
         name = next((found[key] for key in names if isinstance(found.get(key), str)), own)
         row = {

@@ -50,9 +50,7 @@ class Table:
             self._table = kind(self.path, opener, own)
         for role, given in own.items():
             if not self._table.has(role):
-                raise InputError(
-                    f"{self.path} has no column {given!r} (it has {', '.join(self.names[:8])})", "correct it"
-                )
+                raise InputError(f"{self.path} has no column {given!r} (it has {shown(self.names)})", "correct it")
 
     @property
     def names(self) -> list[str]:

@@ -81,6 +81,12 @@ def check_columns(columns: Columns) -> dict[str, str]:
     return dict(columns)
 
 
+def shown(names: Iterable[str]) -> str:
+    """Some names of columns for a message, each on one line and not too long: they may be cells of a damaged file."""
+    plain = [" ".join(name.split()) for name in list(names)[:8]]
+    return ", ".join(name if len(name) <= 30 else f"{name[:27]}..." for name in plain) or "nothing"
+
+
 def parse_columns(text: str | None) -> dict[str, str]:
     """Reads ``ROLE=NAME,ROLE=NAME``, as commands take it.
 
@@ -99,8 +105,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
 def no_column(path: str, role: str, found: Iterable[str]) -> InputError:
     """What to say of a table without a column of some role."""
     words = {"video": "names files or videos", "caption": "holds captions"}
-    shown = ", ".join(list(found)[:8]) or "nothing"
     return InputError(
-        f"{path} has no column that {words.get(role, f'holds the {role}')} (it has {shown})",
+        f"{path} has no column that {words.get(role, f'holds the {role}')} (it has {shown(found)})",
         f"call it {', '.join(VOCABULARY[role][:4])}, or name it: columns {role}=NAME",
     )
