@@ -26,8 +26,12 @@ _MOST, _HALF = 0.95, 0.5
 def is_header(first: Sequence[str], known: Set[str]) -> bool:
     """Whether a first row names columns: one of the known names is there, and nothing that only a row of data holds."""
     cells = [cell.strip().lower() for cell in first]
-    data = re.compile(r".*://.*|\d+_\d+|.*\d.*/.*|.*/.*\d.*")
-    return not known.isdisjoint(cells) and not any(MEDIA.fullmatch(cell) or data.fullmatch(cell) for cell in cells)
+    return not known.isdisjoint(cells) and not any(MEDIA.fullmatch(cell) or _is_place(cell) for cell in cells)
+
+
+def _is_place(cell: str) -> bool:
+    """Whether a cell is an address, a path with numbers in it, or a name as CC3M's (``7_1234``)."""
+    return "://" in cell or ("/" in cell and any(map(str.isdigit, cell))) or bool(re.fullmatch(r"\d+_\d+", cell))
 
 
 def roles_of(rows: Sequence[Sequence[str]], path: str) -> dict[str, int]:

@@ -71,6 +71,7 @@ class Parquet:
         with opened(self.path, self._opener) as file, reading(self.path):
             # A nested column has a name for each of its parts: only the file's own reader knows them by the first.
             table = pq.ParquetFile(file).read(columns=given)
+            table.validate(full=True)  # what a damaged file holds for text need be none
             return {role: self._converted(table.column(self._given[self._roles[role]]), role) for role in roles}
 
     def _converted(self, values: pa.ChunkedArray, role: str) -> pa.ChunkedArray:

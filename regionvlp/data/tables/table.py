@@ -12,7 +12,7 @@ from regionvlp.data.tables.delimited import Delimited
 from regionvlp.data.tables.documents import Documents
 from regionvlp.data.tables.guard import PARQUET, Opener, open_local, opened, reading
 from regionvlp.data.tables.parquet import Parquet
-from regionvlp.data.tables.vocabulary import check_columns, no_column
+from regionvlp.data.tables.vocabulary import check_columns, no_column, shown
 from regionvlp.errors import InputError
 
 _KINDS = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")

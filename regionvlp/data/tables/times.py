@@ -22,7 +22,7 @@ from regionvlp.errors import InputError
 # Seconds may have an exponent (pandas writes 5e-05 so) and a comma for a point, as subtitles do.
 _CLOCK = r"^(?:(?:(?P<h>\d+):)?(?P<m>\d+):)?(?P<s>\d+(?:[.,]\d*)?(?:[eE][+-]?\d{1,3})?)$"
 _NUMPY = re.compile(r"[\[\]\s\d.eE+-]+")  # the print of an array of numbers
-_NUMBER = r"[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?"
+_TOKEN = re.compile(r"[\[\]]|[^\[\]\s]+")
 _NO_TIME = -1.0
 _LONGEST = 1e9  # seconds; beyond that, the milliseconds in an id would lie
 
@@ -139,15 +139,38 @@ def literal(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if _NUMPY.fullmatch(text) and not re.search(r"[\d.]\s*[+-]", text):
-        # [[0. 5.]\n [1. 2.5]]: a comma between neighbours, and an end to numbers that end in a point
-        text = re.sub(r"\]\s*\[", "],[", re.sub(rf"({_NUMBER})(?=\s+{_NUMBER})", r"\1,", text))
+    if _NUMPY.fullmatch(text):
+        return _numpy(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in somebody's text
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError("no literal") from None
+
+
+def _numpy(text: str) -> list[Any]:
+    """An array of numbers as NumPy prints it, ``[[0. 5.]\\n [1. 2.5]]``.
+
+    Raises:
+        ValueError: the brackets do not fit, or something between them is no number.
+    """
+    whole: list[Any] = []
+    open_lists = [whole]
+    for token in _TOKEN.findall(text):
+        if token == "[":
+            inner: list[Any] = []
+            open_lists[-1].append(inner)
+            open_lists.append(inner)
+        elif token == "]":
+            open_lists.pop()
+            if not open_lists:
+                raise ValueError("a bracket too many")
+        else:
+            open_lists[-1].append(float(token))
+    if len(open_lists) != 1 or len(whole) != 1 or not isinstance(whole[0], list):
+        raise ValueError("no array")
+    return whole[0]
 
 
 def written(values: NDArray[np.float64]) -> pa.Array:

@@ -170,7 +170,7 @@ def test_pairs_are_read_as_what_they_are() -> None:
     assert [values.tolist() for values in pairs(listed)] == [[0], [1.0], [3.0]]
 
 
-@pytest.mark.parametrize("text", ["1 2 3", "[1, 2, 3]", "0-5", "0:01 to 0:02", "[[1]]", "{}", "[1 -2]", "5", "[" * 999])
+@pytest.mark.parametrize("text", ["1 2 3", "[1, 2, 3]", "0-5", "0:01 to 0:02", "[[1]]", "{}", "5", "[" * 999])
 def test_what_is_no_pair_is_not_searched_for_one(text: str) -> None:
     with pytest.raises(InputError, match="row 2 holds"):
         pairs(pa.chunked_array([["[0, 1]", text]]))
