@@ -9,6 +9,7 @@ import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
+from regionvlp.data.tables.vocabulary import parse_columns
 from regionvlp.errors import InputError
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json
@@ -40,6 +41,9 @@ OPTION_KEYS = {
 @click.option("--videos", required=True, help="Folder, list, glob (also s3://...), or tars of videos and images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
 @click.option("--root", metavar="DIR", help="What the names in a list are relative to.  [the list's folder]")
+@click.option(
+    "--columns", metavar="ROLE=NAME,...", help="Columns of a list by other names, e.g. video=clip,start=from_s."
+)
 @click.option("--source", "kind", metavar="KIND", help="folder, list, glob, webdataset or segments.  [as it looks]")
 @click.option(
     "--detector",
@@ -68,6 +72,7 @@ def command(
     videos: str,
     root: str | None,
     kind: str | None,
+    columns: str | None,
     out: Path,
     dry_run: bool,
     config_path: Path | None,
@@ -82,7 +87,8 @@ def command(
     --videos may be
       DIR, or one file          its videos and images; the id is the path below it
       LIST.csv .tsv .txt        a table with a column that names the file (path, video_id, page_dir + videoid ...), or
-           .parquet .jsonl      without a header, the name in the last column
+           .parquet .jsonl      without a header, where the column of names shows in its cells; also with .gz, and
+           .json                whatever 'pretrain' takes as captions
       LIST with start and end   stretches of files, as of InternVid and Panda-70M
       'DIR/**/*.mp4'            a glob, also s3://..., gs://..., https://...
       'DIR/{00000..00099}.tar'  webdataset tars, also a folder of them
@@ -109,7 +115,7 @@ def command(
     for name in ("address", "cpus_per_worker"):
         if options[name] is not None and config.run.engine != "ray":
             raise InputError(f"--{name.replace('_', '-')} is for Ray's workers", "leave it out, or add --engine ray")
-    source = open_source(videos, kind=kind, root=root)
+    source = open_source(videos, kind=kind, root=root, columns=parse_columns(columns))
     if dry_run:
         from regionvlp.pipelines.dry_run import dry_run as tell
 

@@ -1,8 +1,14 @@
-"""Looks a listed name up on the disk: as it is, or else with another extension."""
+"""Looks a listed name up on the disk: as it is, or else with another extension.
+
+An extension may be in capitals (cameras write IMG_1.MP4), and an accent composed otherwise than in the list (macOS
+stores letter and accent apart): such names look the same to people.
+"""
 
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from regionvlp.errors import VideoError
@@ -10,8 +16,6 @@ from regionvlp.extract.sources import remote
 from regionvlp.video.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _SUFFIXES = (".mp4", *sorted((VIDEO_SUFFIXES | IMAGE_SUFFIXES) - {".mp4"}))
-# As a regular expression, for whole columns.
-MEDIA_SUFFIX = rf"(?i)\.({'|'.join(suffix[1:] for suffix in _SUFFIXES)})$"
 
 
 def find_file(root: str, location: str) -> Path:
@@ -24,16 +28,33 @@ def find_file(root: str, location: str) -> Path:
     exact = os.path.join(root, location)
     if os.path.isfile(exact):
         return Path(exact)
-    stem = stem_of(exact)
-    found = [stem + suffix for suffix in ("", *_SUFFIXES) if os.path.isfile(stem + suffix)]
+    found: dict[tuple[int, int], str] = {}  # by what the file is: to some disks, a.MP4 and a.mp4 are one
+    for candidate in _candidates(root, location):
+        if os.path.isfile(candidate):
+            state = os.stat(candidate)
+            found.setdefault((state.st_dev, state.st_ino), candidate)
     if len(found) == 1:
-        return Path(found[0])
+        return Path(*found.values())
     if found:
-        names = " and ".join(os.path.basename(path) for path in found)
+        names = " and ".join(os.path.basename(path) for path in found.values())
         raise VideoError(f"'{location}' may be {names}", stage="open", reason="ambiguous-file")
     if not os.path.isdir(root):
         raise VideoError(f"the folder '{root}' is gone", stage="open", reason="io-error", transient=True)
     raise VideoError(f"'{location}' is not below '{root}'", stage="open", reason="missing-file")
+
+
+def _candidates(root: str, location: str) -> Iterator[str]:
+    """Every name that may be meant, in an order that does not matter."""
+    forms = {location}
+    if not location.isascii():
+        forms |= {unicodedata.normalize("NFC", location), unicodedata.normalize("NFD", location)}
+    for form in sorted(forms):
+        path = os.path.join(root, form)
+        stem = stem_of(path)
+        yield path
+        yield stem
+        for suffix in _SUFFIXES:
+            yield from (stem + suffix, stem + suffix.upper(), stem + suffix.title())
 
 
 def find_url(url: str) -> str:

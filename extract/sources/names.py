@@ -1,4 +1,4 @@
-"""From the words of a table to ids and locations: which column names the file, below which folder it lies.
+"""From the words of a table to ids and locations below a folder: how the user's copy is laid out.
 
 In: columns. Out: the ``video_id`` and ``location`` columns of a listing. A listed name is looked up without its
 extension, since that differs between releases; the file itself is looked for when the video is decoded, not for
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from regionvlp.data.tables import Table
+from regionvlp.data.tables.naming import Form, joined
 from regionvlp.errors import InputError
 from regionvlp.extract.sources import remote
 from regionvlp.extract.sources.listing import refuse_bad_places
@@ -22,65 +24,26 @@ from regionvlp.extract.sources.looking import spread
 from regionvlp.extract.sources.lookup import is_there
 from regionvlp.extract.sources.source import Source
 
-# Of several columns of one meaning the first of these counts.
-PATHS = (
-    *("path", "video_path", "filepath", "file_path", "file", "filename", "file_name", "video_file", "image_path"),
-    *("relpath", "uri"),
-)
-IDS = ("video_id", "videoid", "clip_id", "clip_name", "segment_id", "sample_id", "image_id", "id", "key", "uid")
-VIDEOS = ("video", "clip", "image", "video_name", "image_name", "youtubeid", "youtube_id", "ytid", "vid")
-URLS = ("thumbnailurl", "url", "image_url", "contenturl")
-FOLDERS = ("page_dir",)  # WebVid: the folder that the clip lies in
-# Columns that say nothing about files, and tell a header from a first row.
-OTHERS = ("caption", "sentence", "text", "title", "duration", "split", "page_idx", "name", "captions")
-
 # Where copies of the public data sets keep the files, below the folder that people name.
 _PREFIXES = ("", "videos/", "train/", "val/", "training/", "validation/", "images/", "all/", "videos/all/", "data/")
 _ABSOLUTE = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"
 _SAMPLE = 32  # rows that decide between them
 
-# One way to name the files: the id of each row, and its location without the prefix.
-Form = tuple[pa.ChunkedArray, pa.ChunkedArray]
 
-
-def joined(*columns: pa.ChunkedArray | str) -> pa.ChunkedArray:
-    """Columns and texts, one after the other."""
-    return pc.binary_join_element_wise(*columns, "")
-
-
-def text_of(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as text without blanks around it; numbers as digits."""
-    text = values.cast(pa.string())
-    return pc.utf8_trim_whitespace(pc.fill_null(text, "") if text.null_count else text)
-
-
-def checksums(urls: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The CRC-32 of each text in decimal digits: the name under which CC3M pictures are stored."""
-    return pa.chunked_array(
-        [
-            pa.array([zlib.crc32(url.encode()) for url in chunk.to_pylist()], pa.int64()).cast(pa.string())
-            for chunk in urls.chunks
-        ],
-        pa.string(),
-    )
-
-
-def row_numbers(length: int) -> pa.ChunkedArray:
-    """``0``, ``1`` ... as text."""
-    return pa.chunked_array([pa.array(np.arange(length)).cast(pa.string())])
-
-
-def refuse_empty(column: pa.ChunkedArray, path: str, what: str) -> None:
-    """Refuses rows that name nothing.
+def table_of(source: Source) -> Table:
+    """The table that a source names, here or on another file system.
 
     Raises:
-        InputError: there are some.
+        InputError: see :class:`~regionvlp.data.tables.Table`.
     """
-    empty = pc.equal(column, "")
-    count = pc.sum(empty).as_py() or 0
-    if count:
-        first = pc.index(empty, True).as_py() + 1
-        raise InputError(f"{path}: {count} rows without {what}, the first is row {first}", "fill or remove them")
+    return Table(source.videos, columns=dict(source.columns), opener=remote.open_file)
+
+
+def taken(form: Form, rows: NDArray[np.int64]) -> Form:
+    """Some rows of a form; where its two columns are one, they stay so."""
+    ids, locations = form
+    some = ids.take(pa.array(rows))
+    return some, some if ids is locations else locations.take(pa.array(rows))
 
 
 def resolved(source: Source, forms: list[Form]) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:

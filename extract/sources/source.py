@@ -42,12 +42,14 @@ class Source:
         videos: what the user named, absolute, or a URL.
         root: the folder that ids and locations are relative to, absolute, or a URL.
         root_given: whether the user named the root, so that nothing may lie elsewhere.
+        columns: of a table, what its columns are called that have other names than are known: (role, name) pairs.
     """
 
     kind: str
     videos: str
     root: str
     root_given: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
 
     def scan(self) -> pa.Table:
         """Lists the videos: the columns of a plan but ``shard``, sorted by id, every id once.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regionvlp.config import HARMLESS, RESUMABLE, Config
-from regionvlp.data.captions import CaptionFormat, Queries
+from regionvlp.data.formats import CaptionFormat, Queries
 
 Sampling = Literal["default", "legacy"]
 # A run folder says where its data lies whatever folder one is in.

@@ -54,30 +54,62 @@ def test_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "video_id,caption,split\nv1,a,train\nv2,b,test\nv3,c,train\n")
     assert [caption.video_id for caption in load_captions(path, split="train")] == ["v1", "v3"]
     assert len(load_captions(path)) == 3
-    with pytest.raises(InputError, match=r"no split 'tset', only 'test', 'train' \(did you mean 'test'"):
+    with pytest.raises(InputError, match=r"no split 'tset', only 'test' \(1\), 'train' \(2\)"):
         load_captions(path, split="tset")
     plain = write(tmp_path / "b.csv", "video_id,caption\nv1,a\n")
-    assert len(load_captions(plain, split="train")) == 1
+    assert len(load_captions(plain)) == 1
+    with pytest.raises(InputError, match="no column that tells splits, so no split 'train'"):
+        load_captions(plain, split="train")
+
+
+@pytest.mark.parametrize("column", ["split", "set", "Subset", "partition", " part "])
+def test_blanks_and_capitals_tell_no_splits_apart(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"video_id,caption,{column}\nv1,a,train\nv2,b, Train\nv3,c,TEST\nv4,d,\n"
+    path = write(tmp_path / "a.csv", text)
+    with caplog.at_level(logging.WARNING):
+        assert [caption.video_id for caption in load_captions(path, split="train ")] == ["v1", "v2"]
+    assert "1 rows name no split and are left out" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        captions = load_captions(path)
+    assert len(captions) == 4
+    assert "no split was named, and rows of all are read: 'test' (1), 'train' (2), 1 of none" in caplog.text
+    assert captions.split_counts() == {"train": 1, "Train": 1, "TEST": 1, "": 1}
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "", "line 1: no column 'video_id' \\(found: nothing\\)"),
-        ("a.csv", "v1,a dog\nv2,a cat, a dog\n", "line 1: no column 'video_id' \\(found: v1, a dog\\)"),
-        ("a.csv", "video_id,words\nv1,a\n", "no column 'caption' \\(found: video_id, words\\)"),
-        ("a.csv", "video_id,caption\n", "holds no captions"),
-        ("a.csv", "video_id,caption\nv1,a\nv2\n", "line 3: 1 fields where the header names 2"),
-        ("a.csv", "video_id,caption\nv1,a, b\n", "line 2: 3 fields"),
-        ("a.csv", "video_id,caption\nv1,a\nv2,  \nv3,\n", "2 rows without a video or a caption, the first in line 3"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", "\n\n", "is empty"),
+        (
+            "a.csv",
+            "v1,a dog\nv2,a cat, a dog\n",
+            "1 rows .* than the 2 that the first row has",
+        ),
+        ("a.csv", "clip,words\nv1,a\n", "no column that holds captions \\(it has clip, words\\)"),
+        ("a.csv", "words,caption\nv1,a\n", "no column that names files or videos \\(it has words, caption\\)"),
+        ("a.csv", "video_id,caption\n", "holds no rows"),
+        ("a.csv", "video_id,caption\nv1,a\nv2\n", "1 rows .* than the 2 that the header names, the first 1: 'v2'"),
+        ("a.csv", "video_id,caption\nv1,a, b\n", "the first 3: 'v1,a, b'"),
+        ("a.csv", "video_id,caption\nv1,a\nv2,  \nv3,\n", "2 rows without a video or a caption, the first is row 2"),
+        ("a.csv", 'video_id,caption\nv1,"one\nv2,b\nv3,"c" d\nv4,e\n', "line 4: .*expected after"),
         ("a.csv", 'video_id,caption\nv1,"never closed\nv2,b\n', "unexpected end of data"),
         ("a.csv", "video_id,caption,caption_id\nv1,a,7\nv2,b,7\n", "caption_id '7' occurs 2 times"),
         ("a.jsonl", '{"video_id": "v1", "caption": "a"}\n{"video_id": "v2", "cap', "line 2: not JSON"),
-        ("a.jsonl", '{"video_id": "v1", "caption": null}', "1 rows without"),
+        ("a.jsonl", '{"video_id": "v1", "caption": null}', "no captions"),
         ("a.jsonl", '{"video_id": "v1", "caption": 5}', "line 1: the caption is a int"),
-        ("a.jsonl", '{"video_id": "v1", "words": "a"}', "line 1: no column 'caption'"),
+        ("a.jsonl", '{"video_id": "v1", "words": "a"}', "no column that holds captions"),
         ("a.jsonl", "7", "line 1: not a JSON object"),
-        ("a.json", '[{"video_id": "v1", "caption": []}]', "the first in entry 1"),
+        ("a.json", '[{"video_id": "v1", "caption": []}]', "no captions"),
+        ("a.json", '{"v1": ["a"], "v2": ["b"], "v1": ["c"]}', "'v1' stands twice"),
+        ("a.json", '{"v1": 5}', "the entry 'v1' is a int"),
+        ("a.json", '["a", 5]', "entry 1: not a JSON object"),
+        ("a.json", '[{"video_id": "v1", "caption": "\\ud800"}]', "no Unicode"),
+        ("a.json", "[" * 100_000, "not JSON"),
+        ("a.csv", "video_id,caption\nv1,\"['a', b']\"\n", "row 1: .* looks like a list of captions and is none"),
         ("a.json", '[{"video_id": "v1",', "not JSON"),
     ],
 )
@@ -129,11 +161,12 @@ SHARDS = ["a/one.mp4", "a/two.v2.mp4", "b/same.mp4", "c/same.avi", "top.webm"]
     ],
 )
 def test_ids_fit_by_path_and_stem(annotated: str, expected: str | None) -> None:
-    captions = table(annotated, "top.webm")
+    captions = table(annotated, "same.avi") if expected else table(annotated)
+    shards = [*SHARDS[:3], "same.avi", *SHARDS[4:]]
     if expected is None:
-        assert missing_videos(captions, SHARDS) == [annotated]
+        assert missing_videos(captions, shards) == [annotated]
     else:
-        assert resolve_videos(captions, SHARDS)[0].video_id == expected
+        assert [caption.video_id for caption in resolve_videos(captions, shards)] == [expected, "same.avi"]
 
 
 def test_an_id_that_fits_two_videos_names_both() -> None:

@@ -19,9 +19,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from regionvlp.data.captions import Caption, Queries
-from regionvlp.data.tables import read_table, read_text
-from regionvlp.errors import InputError, nearest
+import pyarrow as pa
+
+from regionvlp.data.caption_table import Captions
+from regionvlp.data.formats import Queries
+from regionvlp.data.tables import Table
+from regionvlp.errors import InputError
 from regionvlp.weights.unpickling import load_values
 
 Split = Literal["1ka", "1kb", "7k", "full"]
@@ -44,25 +47,33 @@ _LISTS: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {
     ("1kb", "train"): (6656, ("train_list_miech.txt",)),
     ("1kb", "test"): (1000, ("test_list_miech.txt",)),
 }
+# What there is: no list of validation clips belongs to 1k-A and 1k-B, and 7k is tested on the clips of 1k-A.
+PARTS = tuple(sorted({"-".join(home) for home in (*_RANGES, *_LISTS)} | {"7k-test"}))
 _HINT = "copy the public file below the folder"
 
 
-def parse_split(text: str | None) -> tuple[Split, Part]:
-    """Reads ``<split>-<part>``, such as ``1ka-test`` (which is also what None means) or ``full-train``.
+def parse_split(text: str | None, *, needed: bool = False) -> tuple[Split, Part]:
+    """Reads ``<split>-<part>``, such as ``1ka-test`` or ``full-train``.
+
+    Args:
+        text: the name, in any case of letters; None means ``1ka-test``.
+        needed: refuse None: who trains must not be given clips to test on.
 
     Raises:
-        InputError: it is not of that form.
+        InputError: it is none of the parts that there are, or missing.
     """
+    known = f"parts are {', '.join(PARTS)}"
     if text is None:
+        if needed:
+            raise InputError("which part of MSR-VTT to train on is not said", f"set split; {known}")
         return "1ka", "test"
-    split, _, part = text.partition("-")
+    split, _, part = text.strip().lower().partition("-")
     if split not in get_args(Split) or part not in get_args(Part):
-        known = [f"{s}-{p}" for s in get_args(Split) for p in get_args(Part)]
-        raise InputError(f"unknown split of MSR-VTT '{text}'", nearest(text, known) or "for example 1ka-test")
+        raise InputError(f"unknown split of MSR-VTT '{text}'", known)
     return cast(Split, split), cast(Part, part)
 
 
-def load_msrvtt(path: Path, split: Split = "1ka", part: Part = "test", queries: Queries | None = None) -> list[Caption]:
+def load_msrvtt(path: Path, split: Split = "1ka", part: Part = "test", queries: Queries | None = None) -> Captions:
     """Reads one part of one split.
 
     Args:
@@ -91,23 +102,35 @@ def load_msrvtt(path: Path, split: Split = "1ka", part: Part = "test", queries: 
         return _from_test_csv(files[_TEST_CSV], clips, name)
     captions = _sentences(set(clips), files, path)
     if queries == "first":
-        return [_caption(clip, captions[clip][0], name) for clip in clips]
+        return _table([(clip, captions[clip][0]) for clip in clips], name)
     if queries == "index_file":
         index = _caption_index(files, clips, path)
-        return [_caption(clip, captions[clip][index[clip]], name) for clip in clips]
-    return [_caption(clip, sentence, name) for clip in clips for sentence in captions[clip]]
+        return _table([(clip, captions[clip][index[clip]]) for clip in clips], name)
+    return _table([(clip, sentence) for clip in clips for sentence in captions[clip]], name)
 
 
-def _caption(clip: str, sentence: tuple[str, str], split: str) -> Caption:
-    return Caption(clip, sentence[1], sentence[0], split, "msrvtt")
+def _table(pairs: list[tuple[str, tuple[str, str]]], split: str) -> Captions:
+    """Captions of pairs of clip and (number, text)."""
+    clips, numbers, texts = (
+        pa.chunked_array([pa.array(column, pa.string())])
+        for column in (
+            [clip for clip, _ in pairs],
+            [number for _, (number, _) in pairs],
+            [text for _, (_, text) in pairs],
+        )
+    )
+    return Captions.build(clips, texts, "msrvtt", split=split, caption_id=numbers)
 
 
-def _from_test_csv(path: Path, clips: list[str], split: str) -> list[Caption]:
-    rows = {row["video_id"]: row for _, row in read_table(path, ("video_id",), ("sentence",))}
+def _from_test_csv(path: Path, clips: list[str], split: str) -> Captions:
+    table = Table(path)
+    read = table.read("video", "caption", *(["id"] if table.has("id") else []))
+    keys = read.get("id", read["video"]).to_pylist()
+    rows = dict(zip(read["video"].to_pylist(), zip(keys, read["caption"].to_pylist(), strict=True), strict=True))
     for clip in clips:
         if clip not in rows:
             raise InputError(f"{path} has no sentence for {clip}", "use the public file")
-    return [_caption(clip, (rows[clip].get("key", clip), rows[clip]["sentence"]), split) for clip in clips]
+    return _table([(clip, rows[clip]) for clip in clips], split)
 
 
 # Which clips
@@ -126,10 +149,7 @@ def _clips(home: tuple[str, str], files: Mapping[str, Path], folder: Path) -> li
     if name is None:
         raise InputError(f"no list of the {home[0]} {home[1]} clips below {folder} ({' or '.join(names)})", _HINT)
     path = files[name]
-    if path.suffix == ".csv":
-        clips = [row["video_id"] for _, row in read_table(path, ("video_id",))]
-    else:
-        clips = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    clips = [clip.strip() for clip in Table(path).read("video")["video"].to_pylist()]
     if len(set(clips)) != len(clips) or len(clips) != count:
         raise InputError(
             f"{path} names {len(set(clips))} different clips on {len(clips)} lines, {count} expected",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import shutil
 import zipfile
@@ -139,7 +140,9 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             load_captions(folder, split=split)
         assert "\n" not in str(caught.value)
 
-    fails("unknown split of MSR-VTT '1ka-tset'.*did you mean '1ka-test'", "1ka-tset")
+    fails(
+        "unknown split of MSR-VTT '1ka-tset'.*parts are 1ka-test, 1ka-train, .*7k-test, 7k-train, full-test", "1ka-tset"
+    )
     fails("1ka of MSR-VTT has no validation part", "1ka-val")
     fails("no list of the 1kb test clips .*test_list_miech.txt", "1kb-test")
     write(index, pickle.dumps({"video1": 1, "video2": 2, "video3": 1}))
@@ -171,3 +174,14 @@ def test_a_folder_without_anything(tmp_path: Path) -> None:
         load_captions(tmp_path)
     with pytest.raises(InputError, match=r"no captions for 2990 of 2990 clips .*found none of its JSON files"):
         load_msrvtt(tmp_path, "full", "test")
+
+
+@pytest.mark.usefixtures("small")
+def test_no_part_is_read_unnamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frozen_folder(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_captions(tmp_path)) == 3
+    assert "no part of MSR-VTT was named; 3 captions of 1ka-test are read" in caplog.text
+    assert load_captions(tmp_path, split=" 1kA-test") == load_captions(tmp_path)
+    with pytest.raises(InputError, match=r"which part of MSR-VTT to train on is not said .*1ka-train.*full-val"):
+        load_captions(tmp_path, training=True)

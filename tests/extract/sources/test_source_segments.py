@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from regionvlp.data.tables.times import pairs, seconds, written
 from regionvlp.errors import InputError
 from regionvlp.extract.sources import open_source
-from regionvlp.extract.sources.times import pairs, seconds, written
 
 Rows = dict[str, tuple[str | None, float | None, float | None]]
 
@@ -87,7 +87,12 @@ def test_files_are_found_in_the_layout_of_the_copy(tmp_path: Path) -> None:
         ("id,file,start,end\nx,a,1,2\nx,a,1,3\n", "'x' is a from 1 s to 2 s and a from 1 s to 3 s"),
         ("file,start,end\n../a,1,2\n", "'..'"),
         ("caption,start,end\nc,1,2\n", "no column that names files"),
-        ("videoID,timestamp\na,\"['0:01']\"\nb,\"['0:02', '0:01']\"\n", "segment 2 goes from 2 to 1"),
+        ("videoID,timestamp\na,\"['0:01']\"\n", r"row 1 holds \"\['0:01'\]\", which is no list of pairs"),
+        ("videoID,timestamp\na,\"[0,1]\"\nb,\"['0:02', '0:01']\"\n", "segment 2 goes from 2 to 1"),
+        ('videoID,timestamp\na,"[[0,1]]"\nb,yesterday\n', "row 2 holds 'yesterday'"),
+        ('videoID,timestamp\na,"[]"\nb,\n', "no row of 'timestamp' holds a stretch"),
+        ("file,start_frame,end_frame\na,0,10\n", "counts its stretches in frames"),
+        ("file,start,duration\na,1,-1\n", "no stretch of time"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
@@ -143,8 +148,86 @@ def test_times_agree_with_the_obvious_reading() -> None:
     ]
 
 
-def test_pairs_know_their_rows() -> None:
-    rows, start, end = pairs(pa.chunked_array([["[['0:01','0:02']]", "", "1 2 3"]]))
-    assert rows.tolist() == [0, 2, 2]
-    assert start.tolist() == [1, 1, 3]
-    assert np.array_equal(end, [2, 2, np.nan], equal_nan=True)
+PAIRS = [
+    ("[[0,5],[1,2]]", [(0, 5), (1, 2)]),
+    ("[0,1]", [(0, 1)]),
+    ("[[0.0, 5e-05]]", [(0, 5e-05)]),
+    ("[['0:01','0:02']]", [(1, 2)]),
+    ("('0:01', '0:02')", [(1, 2)]),
+    ("[[0.  5. ]\n [1.5 2. ]]", [(0, 5), (1.5, 2)]),  # as NumPy prints arrays
+    ("[0. 5.]", [(0, 5)]),
+    ('[{"start": 1, "end": 2.5}]', [(1, 2.5)]),
+    ("[]", []),
+    ("", []),
+]
+
+
+def test_pairs_are_read_as_what_they_are() -> None:
+    rows, start, end = pairs(pa.chunked_array([[text for text, _ in PAIRS]]))
+    expected = [(row, *pair) for row, (_, found) in enumerate(PAIRS) for pair in found]
+    assert [tuple(values) for values in zip(rows, start, end, strict=True)] == expected
+    listed = pa.chunked_array([[[["0:01", "3"]], [], None]])
+    assert [values.tolist() for values in pairs(listed)] == [[0], [1.0], [3.0]]
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "[1, 2, 3]", "0-5", "0:01 to 0:02", "[[1]]", "{}", "5", "[" * 999])
+def test_what_is_no_pair_is_not_searched_for_one(text: str) -> None:
+    with pytest.raises(InputError, match="row 2 holds"):
+        pairs(pa.chunked_array([["[0, 1]", text]]))
+
+
+def test_edges_that_are_no_times_are_told() -> None:
+    _, start, end = pairs(pa.chunked_array([["[[true, 2]]", "[['x', '']]", "[[1e999, null]]"]]))
+    assert start.tolist() == [-1, -1, -1]
+    assert end.tolist() == [2, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,start,duration\na.mp4,0.2,0.5\na.mp4,0:01,2\n", [(0.2, 0.7), (1, 3)]),
+        ("path,start_ms,end_ms\na.mp4,200,700\n", [(0.2, 0.7)]),
+        ("path,clip_start,clip_end\na.mp4,1,2\n", [(1, 2)]),
+        ("path,start\na.mp4,1.5\n", [(1.5, None)]),
+        ("path,end\na.mp4,1.5\n", [(0, 1.5)]),
+        ("path,start_frame,end_frame,fps\na.mp4,0,10,20\na.mp4,10,20,25\n", [(0, 0.5), (0.4, 0.8)]),
+        ("path,start,end,start_frame,end_frame\na.mp4,0,1,0,25\n", [(0, 1)]),
+        ("path,start,end\na.mp4,0,0.5\na.mp4,5e-05,1.0\n", [(0, 0.5), (5e-05, 1)]),
+    ],
+)
+def test_every_way_to_say_a_stretch(tmp_path: Path, text: str, expected: list[tuple[float, float | None]]) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    found = segments(tmp_path / "t.csv").values()
+    assert sorted((round(start or 0, 6), end and round(end, 6)) for _, start, end in found) == sorted(expected)
+
+
+@pytest.mark.parametrize("first", ["0", "null", '"0:00"', "0.0"])
+def test_the_first_row_decides_no_type(tmp_path: Path, first: str) -> None:
+    lines = [f'{{"path": "a.mp4", "start": {first}, "end": 1}}', '{"path": "a.mp4", "start": 0.5, "end": "0:02"}']
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    assert sorted(segments(tmp_path / "t.jsonl")) == ["a_0.000_1.000", "a_0.500_2.000"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_as_arrow_has_them(tmp_path: Path, unit: str) -> None:
+    factor = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    table = {"path": ["a.mp4"], "start": pa.array([2 * factor], pa.duration(unit)), "end": pa.array([3.5])}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert list(segments(tmp_path / "t.parquet").values()) == [("a.mp4", 2.0, 3.5)]
+    table["start"] = pa.array([factor], pa.timestamp(unit))
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="holds no times"):
+        segments(tmp_path / "t.parquet")
+
+
+def test_names_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("what,from_s,until,note\na.mp4,1,2,x\n")
+    source = open_source(tmp_path / "t.csv", columns={"video": "what", "start": "From_s", "end": "until"})
+    assert [row["video_id"] for row in source.scan().to_pylist()] == ["a_1.000_2.000"]
+    with pytest.raises(InputError, match=r"no column 'wat' \(it has what, from_s"):
+        open_source(tmp_path / "t.csv", columns={"video": "wat"})
+    with pytest.raises(InputError, match=r"no 'vido' is read .*did you mean 'video'"):
+        open_source(tmp_path / "t.csv", columns={"vido": "what"})
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match="columns are those of lists"):
+        open_source(tmp_path, columns={"video": "what"})
