@@ -116,6 +116,7 @@ def evaluate(
         "frames": dataset.choice.frames,
         "regions": settings.clips.regions,
         "allow_missing": source.allow_missing,
+        "annotated_videos": dataset.annotated,
         **retrieval_metrics(result.similarity, result.target),
     }
     if result.parts and len(result.captions) == len(result.video_ids):

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from regionvlp.data.captions import Caption
+from regionvlp.data.captions import Caption, Captions
 from regionvlp.data.clips.base import Clips
 from regionvlp.data.clips.frames import CAPTION, FrameChoice
 from regionvlp.data.draws import Draws
@@ -31,6 +32,7 @@ class Pairs:
         per_video: one sample per clip with one of its captions at random, instead of one per caption.
         seed: of the draws.
         identity: what tells these pairs from others wherever they lie: JSON values.
+        annotated: clips that the annotations name, where they may be more than ``clips``.
 
     Attributes:
         video_of: [captions] int64, the number of each caption's clip.
@@ -38,7 +40,7 @@ class Pairs:
 
     def __init__(
         self,
-        captions: Sequence[Caption],
+        captions: Captions | Sequence[Caption],
         clips: Clips,
         choice: FrameChoice,
         texts: TextReader | None = None,
@@ -46,13 +48,14 @@ class Pairs:
         per_video: bool = False,
         seed: int = 0,
         identity: Mapping[str, Any] | None = None,
+        annotated: int | None = None,
     ) -> None:
         if not captions:
             raise InputError("there are no captions to read", "check the annotations and their split")
-        self.captions, self.clips, self.choice, self.texts = captions, clips, choice, texts
+        self.captions, self.clips, self.choice, self.texts = Captions.of(captions), clips, choice, texts
         self.per_video, self.seed, self.identity = per_video, seed, identity or {}
-        number = {video_id: i for i, video_id in enumerate(clips.ids)}
-        self.video_of = np.array([number[caption.video_id] for caption in captions], np.int64)
+        self.annotated = len(clips.ids) if annotated is None else annotated
+        self.video_of = self.captions.video_index.astype(np.int64)
         # The captions of clip i are by_video[starts[i] : starts[i + 1]].
         self._by_video = np.argsort(self.video_of, kind="stable")
         self._starts = np.searchsorted(self.video_of[self._by_video], np.arange(len(clips.ids) + 1))
@@ -79,7 +82,7 @@ class Pairs:
         draws = Draws((self.seed, epoch), numbers_B)
         captions_B = self._captions_of(numbers_B, draws)
         videos_B = self.video_of[captions_B]
-        texts = [self.captions[at].caption for at in captions_B.tolist()]
+        texts: list[str] = self.captions.texts.take(pa.array(captions_B)).to_pylist()
         clips = self.clips.read_batch(videos_B, self.choice, draws)
         return {**clips, **self.texts(texts), "video_id": [self.clips.ids[at] for at in videos_B], "caption": texts}
 

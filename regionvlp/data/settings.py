@@ -23,6 +23,8 @@ class SourceSettings(Config):
         format: see :func:`regionvlp.data.captions.load_captions`.
         split: the part of the annotations to use.
         queries: which captions of a clip, for MSR-VTT only.
+        columns: role (``video``, ``caption``, ``split`` ...) -> the name of its column, for a table that calls them by
+            names that are not known.
         shards: the shard folder with the videos' regions.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
@@ -32,6 +34,7 @@ class SourceSettings(Config):
     format: CaptionFormat = "auto"
     split: str | None = None
     queries: Queries | None = None
+    columns: dict[str, str] | None = None
     shards: AbsolutePath
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False

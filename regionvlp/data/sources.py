@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
+from regionvlp.data.clips.base import VideoIds
 from regionvlp.data.clips.frames import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.pairs import Pairs
@@ -49,27 +51,36 @@ def open_source(
     """
     from regionvlp.shards import open_shards
 
-    captions = load_captions(source.captions, format=source.format, split=source.split, queries=source.queries)
+    captions = load_captions(
+        source.captions, format=source.format, split=source.split, queries=source.queries, columns=source.columns,
+        training=training,
+    )  # fmt: skip
     shards = open_shards(source.shards)
-    captions = resolve_videos(captions, shards.video_ids, allow_missing=source.allow_missing)
+    annotated = len(captions.video_ids)
+    failures = {failure.video_id: failure.reason for failure in shards.failures}
+    captions = resolve_videos(captions, shards.ids_as_arrow(), allow_missing=source.allow_missing, failures=failures)
     assert isinstance(settings.clips, RegionClipSettings), "the only clips there are"
-    clips = RegionClips(shards, [*dict.fromkeys(c.video_id for c in captions)], settings.clips, trim=trim)
+    clips = RegionClips(shards, VideoIds(captions.video_ids), settings.clips, trim=trim)
     choice = FrameChoice(source.frames or frames or settings.clips.frames, settings.clips.sampling)
     per_video = training and settings.pairs == "per_video"
     identity = {
         "pairs": len(captions),
         "clips": len(clips.ids),
-        "captions": _digest(f"{caption.video_id}\n{caption.caption}" for caption in captions),
+        "captions": _digest(captions.texts, captions.video_ids, captions.video_index),
         "shards": _digest(shards.checksums_of(clips.ids)),
     }
-    return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed, identity=identity)
+    return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed, identity=identity, annotated=annotated)
 
 
-def _digest(parts: Iterable[str]) -> str:
+def _digest(*columns: Sequence[Any]) -> str:
+    """SHA-256 of columns of strings or numbers, read piece by piece."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode())
-        digest.update(b"\0")
+    for column in columns:
+        for start in range(0, len(column), 50_000):
+            piece = column[start : start + 50_000]
+            values = piece.to_pylist() if hasattr(piece, "to_pylist") else list(piece)
+            digest.update("\0".join(map(str, values)).encode() + b"\0")
+        digest.update(b"\1")
     return digest.hexdigest()
 
 

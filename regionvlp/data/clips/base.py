@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, overload
 
+import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from regionvlp.data.clips.frames import FrameChoice
@@ -12,6 +13,30 @@ from regionvlp.data.draws import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class VideoIds(Sequence[str]):
+    """Ids in a column of strings, made into Python's one by one when they are asked for."""
+
+    def __init__(self, column: pa.ChunkedArray | pa.Array) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 10_000):
+            yield from self.column.slice(start, 10_000).to_pylist()
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            found: list[str] = self.column.take(pa.array(range(len(self))[index], pa.int64())).to_pylist()
+            return found
+        return str(self.column[index].as_py())
 
 
 class Clips(Protocol):

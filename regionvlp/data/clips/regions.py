@@ -7,7 +7,7 @@ float32, ``region_mask`` [B, F, R] bool (True = real).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,15 +63,16 @@ class RegionClips:
         *,
         trim: bool = False,
     ) -> None:
-        missing = [video_id for video_id in ids if video_id not in source]
-        if missing:
-            names = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
-            raise InputError(f"{len(missing)} of {len(ids)} videos are not in the shards: {names}", "extract them")
         if not hasattr(source, "read_rows") or settings.in_memory:
+            _refuse_missing(ids, source)
             source = RegionsInMemory(source, ids)
-        self.ids, self.settings, self.trim = list(ids), settings, trim
+        self.ids, self.settings, self.trim = ids, settings, trim
         self._source: RegionSource = source  # type: ignore[assignment]
-        self._rows = self._source.rows(self.ids)
+        try:
+            self._rows = self._source.rows(self.ids)
+        except KeyError:
+            _refuse_missing(ids, source)
+            raise
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -122,6 +123,13 @@ class RegionClips:
         extra = [(0, 0)] * values.ndim
         extra[2] = (0, max(0, width - values.shape[2]))
         return np.pad(values[:, :, :width], extra) if extra[2][1] else values[:, :, :width]
+
+
+def _refuse_missing(ids: Sequence[str], source: Container[str]) -> None:
+    missing = [video_id for video_id in ids if video_id not in source]
+    if missing:
+        names = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
+        raise InputError(f"{len(missing)} of {len(ids)} videos are not in the shards: {names}", "extract them")
 
 
 class RegionsInMemory:
