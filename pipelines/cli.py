@@ -30,10 +30,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
     "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
-    "profile": ("regionvlp.pipelines.profile", "Count the parameters and FLOPs of a configuration, detector included."),
+    "profile": (
+        "regionvlp.pipelines.profile.command",
+        "Count the parameters and FLOPs of a configuration, detector included.",
+    ),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),
-    "train-toy-detector": ("regionvlp.pipelines.toy.detector", "Train the tiny detector that comes along."),
+    "train-toy-detector": ("regionvlp.pipelines.toy.train_detector", "Train the tiny detector that comes along."),
     "status": ("regionvlp.pipelines.status", "Show how far an extraction is."),
     "weights": ("regionvlp.pipelines.weights", "List, fetch, convert and describe weights."),
 }

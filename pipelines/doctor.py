@@ -15,7 +15,6 @@ from rich.table import Table
 
 from regionvlp import __version__
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
-from regionvlp.video.pool import usable_cpus
 
 Mark = Literal["ok", "optional", "missing"]
 STYLES: dict[Mark, str] = {"ok": "green", "optional": "yellow", "missing": "bold red"}
@@ -37,6 +36,8 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _system(folder: Path) -> list[Finding]:
+    from regionvlp.video.pool import usable_cpus
+
     free = shutil.disk_usage(folder).free
     # One 8-frame video is about 1 MB of float16 features.
     machine = f"{platform.python_version()} on {platform.machine()}, {usable_cpus()} cores"

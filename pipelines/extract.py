@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from regionvlp.config import load_config, parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import InputError
-from regionvlp.extract.launch.launch import Outcome, extract_folder
-from regionvlp.extract.run.job import parse_task
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import open_source
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json
 from regionvlp.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from regionvlp.extract.launch.launch import Outcome
 
 # option -> the key of the configuration that it sets
 OPTION_KEYS = {
@@ -94,6 +94,10 @@ def command(
     when one dies the others do its part. In a Slurm array: --task $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.
     Ctrl-C finishes the shards at hand; a second one, or SIGTERM, drops them at once. Both can be resumed.
     """
+    from regionvlp.extract.launch.launch import extract_folder
+    from regionvlp.extract.run.job import parse_task
+    from regionvlp.extract.sources import open_source
+
     config = load_config(
         ExtractConfig,
         read_yaml(find_config(config_path)) if config_path else {},

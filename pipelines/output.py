@@ -13,7 +13,6 @@ from rich.table import Table
 
 from regionvlp.config import merge
 from regionvlp.errors import InputError
-from regionvlp.store.files import replacing
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -64,6 +63,8 @@ def write_json(values: Mapping[str, Any], json_path: str | None) -> None:
     if json_path == "-":
         click.echo(text, nl=False)
         return
+    from regionvlp.store.files import replacing
+
     try:
         with replacing(Path(json_path)) as temporary:
             temporary.write_text(text, encoding="utf-8")

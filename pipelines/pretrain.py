@@ -13,7 +13,6 @@ from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError
 from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
-from regionvlp.training.config import run_config
 
 
 def _options(command: CommandT) -> CommandT:
@@ -55,6 +54,8 @@ def _train(
     init: Path | None = None,
     needs_init: bool = False,
 ) -> None:
+    from regionvlp.training.config import run_config
+
     layers = (
         read_yaml(find_config(config_path)),
         options_layer({"init": "init"}, {"init": str(init) if init else None}),

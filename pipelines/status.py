@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from regionvlp.extract.run.status import InFlight, Status, folder_status
 from regionvlp.pipelines.output import (
     console_for,
     counted_table,
@@ -24,7 +23,9 @@ from regionvlp.pipelines.output import (
     say_failures,
     write_json,
 )
-from regionvlp.shards import read_receipts
+
+if TYPE_CHECKING:
+    from regionvlp.extract.run.status import InFlight, Status
 
 _MOST_WORKERS = 40  # rows of the live view
 
@@ -38,6 +39,8 @@ _MOST_WORKERS = 40  # rows of the live view
 @json_option
 def command(shards: Path, failures: bool, watch: bool, every: float, stale_after: float, json_path: str | None) -> None:
     """Show how far the extraction into SHARDS is, and which worker is at what."""
+    from regionvlp.extract.run.status import folder_status
+
     status = folder_status(shards, stale_after)
     console = console_for(json_path)
     if watch:
@@ -52,6 +55,8 @@ def command(shards: Path, failures: bool, watch: bool, every: float, stale_after
 def _watch(shards: Path, status: Status, every: float, stale_after: float, console: Console) -> Status:
     """Looks again and again, until nothing is left and nobody is at work, or until Ctrl-C."""
     from rich.live import Live
+
+    from regionvlp.extract.run.status import folder_status
 
     def view() -> RenderableType:
         failed = [counted_table("failures", "reason", status.failures)] if status.failures else []
@@ -119,6 +124,8 @@ def _workers(in_flight: list[InFlight]) -> Table:
 
 def _listed(shards: Path) -> dict[str, Any]:
     """Every failed video with its reason, and every one that was used only in part."""
+    from regionvlp.shards import read_receipts
+
     receipts = list(read_receipts(shards))
     return {
         "failed_videos": [asdict(failure) for receipt in receipts for failure in receipt.failures],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -19,11 +19,11 @@ from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError, InputError, NothingDoneError, RegionVLPError
 from regionvlp.pipelines.ablate import table as ablation_table
-from regionvlp.pipelines.ablate.runs import Job, check_run, finished, run_jobs
 from regionvlp.pipelines.ablate.variants import Variant, build_variants
 from regionvlp.pipelines.output import console_for, json_option, many, write_json
-from regionvlp.store.files import replacing
-from regionvlp.training.config import run_config
+
+if TYPE_CHECKING:
+    from regionvlp.pipelines.ablate.runs import Job
 
 TABLE, RECORD, RUNS = "table.md", "ablation.json", "runs"
 MOST_SEEDS = 1000
@@ -67,7 +67,9 @@ def command(
 
     Started again with the same --out it goes on; there, only what no figure depends on may change (device, workers).
     """
-    from regionvlp.training.preparing import check_inputs  # imports torch
+    from regionvlp.pipelines.ablate.runs import check_run, finished, run_jobs  # with all of training behind it
+    from regionvlp.store.files import replacing
+    from regionvlp.training.preparing import check_inputs
 
     assigned = parse_assignments(assignments)
     variants = build_variants(overs, [find_config(path) for path in files], assigned)
@@ -146,6 +148,9 @@ def _plan(
 
     In that order an ablation that was stopped early still compares its variants on the same seeds.
     """
+    from regionvlp.pipelines.ablate.runs import Job
+    from regionvlp.training.config import run_config
+
     jobs = []
     for seed in seeds:
         for variant in variants:

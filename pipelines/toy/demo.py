@@ -11,24 +11,21 @@ import shutil
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 from rich.console import Console
 
-from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
-from regionvlp.data.settings import SourceSettings
-from regionvlp.extract.launch.launch import extract_folder
 from regionvlp.extract.settings import DetectorSettings, ExtractConfig, ShardSettings, VideoSettings
-from regionvlp.pipelines.measure import Results, measure
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
-from regionvlp.pipelines.toy.demo_results import draw_page
 from regionvlp.pipelines.toy.render import note_order, render
 from regionvlp.progress import ProgressBar
-from regionvlp.training.config import RunConfig, run_config
-from regionvlp.training.run import train
-from regionvlp.training.saving import find_checkpoint
+
+if TYPE_CHECKING:
+    from regionvlp.checkpoints.folder import Checkpoint
+    from regionvlp.pipelines.measure import Results
+    from regionvlp.training.config import RunConfig
 
 SCALE = "demo.json"
 FRAMES = 4
@@ -60,6 +57,13 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
 
     Leaves videos, shards, runs, checkpoint, metrics.json and report.html in the folder.
     """
+    from regionvlp.checkpoints.folder import load_checkpoint
+    from regionvlp.data.settings import SourceSettings
+    from regionvlp.pipelines.measure import measure
+    from regionvlp.pipelines.toy.demo_results import draw_page
+    from regionvlp.training.run import train
+    from regionvlp.training.saving import find_checkpoint
+
     console = console_for(json_path)
     scale = QUICK if quick else FULL
     out = out.resolve()  # a run remembers its paths
@@ -90,6 +94,8 @@ def command(out: Path, quick: bool, json_path: str | None) -> None:
 
 def demo_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
     """The shipped recipe with this folder's paths."""
+    from regionvlp.training.config import run_config
+
     recipe = yaml.safe_load((resources.files("regionvlp.configs") / "pretrain" / "demo.yaml").read_text("utf-8"))
     shards = str(out / "shards")
     return run_config(
@@ -105,6 +111,8 @@ def demo_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
 
 
 def _extract(out: Path, console: Console) -> None:
+    from regionvlp.extract.launch.launch import extract_folder
+
     with ProgressBar("extract", "videos", "frames") as bar:
         outcome = extract_folder(
             out / "videos",

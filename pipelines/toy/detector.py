@@ -1,4 +1,4 @@
-"""``regionvlp train-toy-detector``: trains the bundled tiny Faster R-CNN on frames of the toy world.
+"""Trains the bundled tiny Faster R-CNN on frames of the toy world.
 
 The network is the one that extraction runs (family ``caffe`` at tiny size), trained end to end the usual way: RPN and
 region head share the backbone, matching, sampling and box coding are torchvision's. Frames are drawn, not decoded.
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,7 +32,6 @@ from regionvlp.extract.detector.preprocess import Resize, plan_resize, preproces
 from regionvlp.extract.detector.registry import SETTINGS_NAME, bundled_dir
 from regionvlp.extract.detector.rpn import cell_anchors, propose, shifted_anchors
 from regionvlp.extract.detector.weights import NORM_EPSILON
-from regionvlp.pipelines.output import console_for, json_option, write_json
 from regionvlp.pipelines.toy import world as toyworld
 from regionvlp.progress import ProgressBar
 
@@ -249,6 +247,14 @@ def _edges(boxes: Tensor, pixel: int = 1) -> Tensor:
     return boxes + boxes.new_tensor((0, 0, pixel, pixel))
 
 
+def toy_config() -> DetectorConfig:
+    """What the bundled detector is, as its ``detector.yaml`` says: a family with other sizes."""
+    settings = read_yaml(bundled_dir("toy") / SETTINGS_NAME)
+    settings.pop("random_seed", None)
+    family = FAMILIES[settings.pop("family")]
+    return load_config(DetectorConfig, family.model_dump(), settings, source="the toy detector")
+
+
 # Weights
 
 
@@ -284,31 +290,3 @@ def _with_norms(network: RegionNetwork) -> dict[str, Tensor]:
         else:
             state[name] = value
     return {name: value.contiguous() for name, value in state.items()}
-
-
-@click.command("train-toy-detector")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the detector.")
-@click.option("--steps", type=click.IntRange(1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(4, 64), default=8, show_default=True, help="Frames a step.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@json_option
-def command(out: Path, steps: int, batch: int, seed: int, json_path: str | None) -> None:
-    """Train the bundled tiny detector on the toy world and say how good it is."""
-    settings = read_yaml(bundled_dir("toy") / SETTINGS_NAME)
-    settings.pop("random_seed", None)
-    family = FAMILIES[settings.pop("family")]
-    config = load_config(DetectorConfig, family.model_dump(), settings, source="the toy detector")
-    out.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("regionvlp").setLevel(logging.INFO)
-    network = train(config, steps=steps, batch=batch, seed=seed)
-    note = f"Made by `regionvlp train-toy-detector --out DIR --steps {steps} --batch {batch} --seed {seed}`.\n"
-    save_detector(out, network, note)
-    result = score(RegionDetector.load(str(out), device="cpu"))
-    text = (
-        f"On {result.objects} visible objects of held-out toy clips: proposal recall at IoU 0.5 "
-        f"{result.proposal_recall:.1f} %, class accuracy {result.class_accuracy:.1f} %, colour and texture "
-        f"{result.attribute_accuracy:.1f} %.\n"
-    )
-    (out / "README.md").write_text(note + text, encoding="utf-8")
-    console_for(json_path).print(text.strip())
-    write_json(vars(result), json_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regionvlp.extract.detector import FAMILIES
-from regionvlp.pipelines.bench.extract import flops_per_frame
+from regionvlp.pipelines.bench.extract_stages import flops_per_frame
 from regionvlp.pipelines.cli import run
 
 STAGES = {"end_to_end", "decode", "resize", "backbone", "proposals", "res5", "selection", "write"}

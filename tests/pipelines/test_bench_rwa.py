@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from regionvlp.pipelines.bench import rwa as bench_rwa
-from regionvlp.pipelines.bench.rwa import FORMS, Size
+from regionvlp.pipelines.bench import rwa_costs as bench_rwa
+from regionvlp.pipelines.bench.rwa_costs import FORMS, Size
 from regionvlp.pipelines.cli import run
 
 RATIOS = {f"lean_{what}{against}" for what in ("speed", "memory") for against in ("", "_einsum", "_pretrain_einsum")}

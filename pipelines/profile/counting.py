@@ -1,4 +1,4 @@
-"""``regionvlp profile``: what a configuration costs, part by part, and what its region features cost besides.
+"""What a configuration costs, part by part, and what its region features cost besides.
 
 In: a training configuration. Out: parameters and FLOPs of a pair by closed form and by torch's counter, the paper's
 table beside them, and the detector's work spread over the training that its features serve. Needs no weights.
@@ -9,16 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from regionvlp.config import parse_assignments, read_yaml
-from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.evaluation.tables import paper_cost
 from regionvlp.extract.detector.config import DetectorConfig
@@ -29,8 +25,8 @@ from regionvlp.losses.settings import LossSettings
 from regionvlp.models import Encoded, RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
 from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
 from regionvlp.models.text_encoder import with_vocabulary
-from regionvlp.pipelines.output import console_for, json_option, many, write_json
-from regionvlp.training.config import DemoVLPConfig, run_config
+from regionvlp.pipelines.output import many
+from regionvlp.training.config import DemoVLPConfig, RunConfig
 from regionvlp.training.settings import split_batch
 
 BERT_WORDS = 30522  # entries of the vocabulary that published text encoders have
@@ -53,34 +49,25 @@ class Part:
     counted: int
 
 
-@click.command("profile")
-@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="Training YAML file.")
-@click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. data.clips.frames=8.")
-@click.option("--detector", metavar="NAME|PATH", help="Which one the regions come from.  [by their width]")
-@click.option("--frame-size", default="360x640", show_default=True, metavar="HxW", help="Of the videos' frames.")
-@click.option("--stored-frames", type=click.IntRange(1), default=8, show_default=True, help="Extracted per video.")
-@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Trainings on the same features.")
-@click.option("--epochs", type=click.IntRange(1), help="Times that a training visits a video.  [train.epochs]")
-@click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="That a training's batch is split over."
-)
-@json_option
-def command(
-    config_path: Path,
-    assignments: tuple[str, ...],
+def profile(
+    config: RunConfig,
+    source: str,
+    console: Console,
+    *,
     detector: str | None,
     frame_size: str,
     stored_frames: int,
     runs: int,
     epochs: int | None,
     processes: int,
-    json_path: str | None,
-) -> None:
-    """Count the parameters and FLOPs of a configuration, detector included."""
-    values = read_yaml(find_config(config_path))
-    config = run_config(values, parse_assignments(assignments), source=str(config_path))
+) -> dict[str, Any]:
+    """Counts everything, says it on ``console`` and returns it; ``source`` is what the configuration is called.
+
+    Raises:
+        ConfigError: a configuration of another system. InputError: a detector or a frame size that cannot be.
+    """
     if not isinstance(config, DemoVLPConfig):
-        raise ConfigError(f"{config_path} is a configuration of {config.task}", "profile counts DemoVLP's so far")
+        raise ConfigError(f"{source} is a configuration of {config.task}", "profile counts DemoVLP's so far")
     network = _detector(config, detector)
     width = config.model.video.feature_width
     if network.feature_width != width:
@@ -91,8 +78,7 @@ def command(
     detector_parts = detector_parts_of(network, *frame, config.data.clips.frames)
     table_3 = paper_rows(parts, detector_parts, frame_cost(network, *frame))
     spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs, processes)
-    console = console_for(json_path)
-    console.print(f"{config_path}: {_input_line(config)}", markup=False)
+    console.print(f"{source}: {_input_line(config)}", markup=False)
     console.print(f"detector {network.name}, {network.rpn.proposals} proposals, frames of {frame[0]}x{frame[1]}")
     console.print(_parts_table(parts, detector_parts))
     if any(part.name == ALIGNMENT for part in parts):
@@ -106,18 +92,15 @@ def command(
         "60.6 M fit no configuration of the Visual Genome Faster R-CNN that it names.",
     )
     _say_features(console, spent)
-    write_json(
-        {
-            "config": str(config_path),
-            "detector": network.name,
-            "frame": list(frame),
-            "parts": [asdict(part) for part in parts],
-            "detector_parts": [asdict(part) for part in detector_parts],
-            "table_3": table_3,
-            "features": spent,
-        },
-        json_path,
-    )
+    return {
+        "config": source,
+        "detector": network.name,
+        "frame": list(frame),
+        "parts": [asdict(part) for part in parts],
+        "detector_parts": [asdict(part) for part in detector_parts],
+        "table_3": table_3,
+        "features": spent,
+    }
 
 
 def encoder_parts(config: DemoVLPConfig) -> list[Part]:

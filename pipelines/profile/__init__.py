@@ -1,0 +1,1 @@
+"""``regionvlp profile``: what a configuration costs."""
