@@ -68,7 +68,7 @@ def fuse_similarities(
     local_videos: NDArray[np.floating],
     fusion: Literal["aligned", "public_unaligned"] = "aligned",
 ) -> NDArray[np.floating]:
-    """Adds the global and the local similarity with weight 1 each (DemoVLP section 3.3).
+    """Adds the global and the local similarity with weight 1 each (DemoVLP, appendix A.3).
 
     Args:
         global_texts: [Q, V], rows are texts.

@@ -1,4 +1,4 @@
-"""Heads on top of a dual encoder: answers to open-ended questions (DemoVLP, section 4; spec section 8.1).
+"""Heads on top of a dual encoder: answers to open-ended questions (DemoVLP, appendix A.3; spec section 8.1).
 
 Shape letters: B pairs of a video and a question, N regions of a clip, W words, D joint width, H hidden width,
 A answers.

@@ -17,19 +17,38 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class OptimSettings(Config):
-    """AdamW and its learning rate. The defaults are DemoVLP's pre-training (paper, section 4.1; spec section 5)."""
+    """AdamW and its learning rate.
+
+    The defaults are DemoVLP's pre-training: rate and schedule are its paper's (appendix A.3), the rest, of which the
+    paper says nothing, its public code's.
+
+    Attributes:
+        lr: the peak learning rate.
+        betas: of AdamW.
+        eps: of AdamW; :func:`regionvlp.training.optim.build_optimizer` says where it is added.
+        weight_decay: of weight matrices.
+        decay_everything: decay biases, norms and embeddings as well.
+        clip_norm: largest 2-norm of all gradients together; null does not clip.
+        schedule: ``constant``; ``cosine`` to zero over the run; ``paper``, decayed after each milestone; or ``public``,
+            what the public command does: ``lr`` in the first epoch, ``lr_after_first_epoch`` from the second on, decayed
+            likewise.
+        warmup_steps: steps of a linear rise from zero, on top of every schedule.
+        milestones: with ``paper`` and ``public``, epochs after each of which the rate is multiplied by ``decay``.
+        decay: see ``milestones``.
+        lr_after_first_epoch: with ``public`` only.
+    """
 
     lr: PositiveFloat = 1e-5
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-6  # see optim.build_optimizer for where it is added
+    eps: PositiveFloat = 1e-6
     weight_decay: float = Field(default=0.0, ge=0)
-    decay_everything: bool = False  # True: also biases, norms and embeddings
-    clip_norm: PositiveFloat | None = None  # largest 2-norm of all gradients together
+    decay_everything: bool = False
+    clip_norm: PositiveFloat | None = None
     schedule: Literal["constant", "cosine", "paper", "public"] = "paper"
-    warmup_steps: int = Field(default=0, ge=0)  # linear, on top of every schedule
-    milestones: tuple[PositiveInt, ...] = (30, 40)  # paper, public: after these epochs the rate is decayed
+    warmup_steps: int = Field(default=0, ge=0)
+    milestones: tuple[PositiveInt, ...] = (30, 40)
     decay: Share = 0.1
-    lr_after_first_epoch: PositiveFloat = 2e-4  # public only
+    lr_after_first_epoch: PositiveFloat = 2e-4
 
     @field_validator("milestones")
     @classmethod
@@ -40,7 +59,18 @@ class OptimSettings(Config):
 
 
 class TrainSettings(Config):
-    """How long, how much at once, and what is written when."""
+    """How long, how much at once, and what is written when.
+
+    Attributes:
+        epochs: how often every video, or pair, is visited.
+        device: ``auto`` takes CUDA where there is any.
+        seed: of weights, order, captions and frames; the same seed gives the same run.
+        eval_every: how often the held-out part is measured: ``never``, ``1 epoch``, ``500 steps``.
+        save_every: how often a checkpoint is written; one is written at the end in any case.
+        log_every: steps between two lines of the log.
+        best_metric: what the best checkpoint is chosen by, of what the evaluation returns; null takes the first.
+        best_is: whether the ``highest`` or the ``lowest`` is best.
+    """
 
     epochs: Annotated[PositiveInt, RESUMABLE] = 50
     max_steps: Annotated[PositiveInt | None, RESUMABLE] = None  # optimizer steps; ends the run before the epochs do
