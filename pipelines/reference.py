@@ -109,15 +109,15 @@ def _tables(document: Document, told: set[tuple[str, type[BaseModel]]]) -> Itera
         if (section.path, section.model) in told:
             continue
         told.add((section.path, section.model))
-        rows, below = [], []
+        rows: list[tuple[str, str, str, str]] = []
+        below: list[_Section] = []
         for name, info in section.model.model_fields.items():
             path = f"{section.path}.{name}" if section.path else name
             inner = _inner_model(info.annotation)
-            if inner and info.annotation is inner:
-                below.append(_Section(inner, path))
-                continue
-            if inner:
+            if inner is not None:
                 below.append(_Section(inner, path, item=get_origin(info.annotation) in (list, tuple)))
+            if info.annotation == inner:
+                continue
             text = _meaning(section.model, name) or notes.get(path)
             if not text:
                 raise LookupError(f"nothing explains '{path}' of {section.model.__name__}")
@@ -272,7 +272,8 @@ def _comments(owner: type) -> dict[str, str]:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         beside = [said[line][1] for line in range(node.lineno, (node.end_lineno or node.lineno) + 1) if line in said]
-        above, line = [], node.lineno - 1
+        above: list[str] = []
+        line = node.lineno - 1
         while not beside and line in said and said[line][0]:
             above.insert(0, said[line][1])
             line -= 1

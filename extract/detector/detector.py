@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ class RegionDetector:
         self.backend = backend
         self.network, anchors = build_network(weights, backend)
         self.anchors = anchors.to(self.device)
-        self.network.to(self.device).to(memory_format=torch.channels_last)
+        to: Callable[..., Any] = self.network.to  # torch 2.11 does not declare the memory format
+        to(self.device, memory_format=torch.channels_last)
         self.network.set_types(types)
         self._overflow_checked = not types.reduced
         if compile is True or (compile == "auto" and self.device.type == "cuda"):

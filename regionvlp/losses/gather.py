@@ -10,6 +10,7 @@ Shape letters: B batch of one process, N tokens, D joint width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +81,8 @@ def _gather(encoded: Encoded) -> Encoded:
         raise InputError(f"batches of different sizes on different processes: {batches}", hint)
     encoded = encoded.pad_to(max(int(other[1]) for other in sizes))
     # Booleans travel as bytes: not every backend moves bool.
-    mask = _GatherRows.apply(encoded.mask.byte())
-    return Encoded(_GatherRows.apply(encoded.pooled), _GatherRows.apply(encoded.tokens), mask.bool())
+    gather: Callable[[Tensor], Tensor] = _GatherRows.apply  # untyped before torch 2.14
+    return Encoded(gather(encoded.pooled), gather(encoded.tokens), gather(encoded.mask.byte()).bool())
 
 
 class _GatherRows(torch.autograd.Function):

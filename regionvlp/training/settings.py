@@ -30,8 +30,8 @@ class OptimSettings(Config):
         decay_everything: decay biases, norms and embeddings as well.
         clip_norm: largest 2-norm of all gradients together; null does not clip.
         schedule: ``constant``; ``cosine`` to zero over the run; ``paper``, decayed after each milestone; or ``public``,
-            what the public command does: ``lr`` in the first epoch, ``lr_after_first_epoch`` from the second on, decayed
-            likewise.
+            what the public command does: ``lr`` in the first epoch and ``lr_after_first_epoch`` from the second on,
+            decayed likewise.
         warmup_steps: steps of a linear rise from zero, on top of every schedule.
         milestones: with ``paper`` and ``public``, epochs after each of which the rate is multiplied by ``decay``.
         decay: see ``milestones``.

@@ -25,7 +25,7 @@ from regionvlp.errors import VideoError
 from regionvlp.video.decoded import MAX_PIXELS
 from regionvlp.video.failures import ffmpeg_words, from_ffmpeg, from_os, out_of_memory, read_head
 
-# Tags that are no UTF-8 must not keep a video from being read; PyAV 19 replaces what it cannot decode by itself.
+# Tags that are no UTF-8 must not keep a video from being read; PyAV 19 keeps such bytes as surrogates by itself.
 _ODD_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 # FFmpeg's names of the two families of containers whose timestamps can be relied on.
@@ -126,7 +126,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         container = av.open(
             os.path.abspath(path),
             format=known_format,
-            options={"protocol_whitelist": "file"},
+            container_options={"protocol_whitelist": "file"},  # as "options", PyAV 17.0 crashes on MPEG
             **_ODD_TAGS,
         )
     except MemoryError as error:
@@ -233,7 +233,7 @@ def _promised(container: InputContainer, stream: VideoStream, packets: int, dura
         seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + float(noted[3]) if noted else 0.0
         return round(packets * seconds / duration) if duration else 0
     # Each frame takes a byte or more.
-    return stream.frames if stream.frames <= container.size else 0
+    return stream.frames if stream.frames <= (container.size or 0) else 0  # PyAV 19: None where it is not known
 
 
 def _duration(pts: list[int | None], dts: list[int | None], last_duration: int, time_base: Fraction) -> float | None:

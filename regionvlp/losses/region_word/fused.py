@@ -18,7 +18,7 @@ import importlib.util
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from typing import Any, Literal
@@ -57,7 +57,8 @@ def fused_scores(
         mirrored = fused_scores(text, video, settings, v2l=l2v, l2v=v2l)
         return RegionWordScores(mirrored.l2v.T, mirrored.v2l.T)
     call = _Call(settings, Plan.of(*_sizes(video, text)), rows_ask=v2l, cols_ask=l2v)
-    return RegionWordScores(*_Fused.apply(video.tokens, video.mask, text.tokens, text.mask, call))
+    apply: Callable[..., tuple[Tensor, Tensor]] = _Fused.apply  # untyped before torch 2.14
+    return RegionWordScores(*apply(video.tokens, video.mask, text.tokens, text.mask, call))
 
 
 def fused_obstacle(video: Encoded, text: Encoded) -> str | None:
@@ -496,4 +497,6 @@ def _interpreting() -> bool:
 
 @cache
 def _shared_memory(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    found = torch.cuda.get_device_properties(device)
+    # What a block gets when it asks for more than the usual; builds for AMD do not say.
+    return int(getattr(found, "shared_memory_per_block_optin", found.shared_memory_per_block))
