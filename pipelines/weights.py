@@ -145,7 +145,8 @@ def convert_demovlp_command(json_path: str | None, file: Path, out: Path, **opti
         console.print(f"{label:<12} {value}", markup=False)
     after = f"regionvlp eval msrvtt --checkpoint {out} --shards FOLDER --annotations FOLDER"
     if made["answers"]:
-        after = f"in Python, load_checkpoint('{out}') of regionvlp, load_answer_head('{out}') of its public_checkpoints"
+        head = "regionvlp.checkpoints.public.demovlp.load_answer_head"
+        after = f"in Python, regionvlp.load_checkpoint('{out}') and {head}('{out}')"
     console.print(f"next: {after}", markup=False)
     write_json(made, json_path)
 
