@@ -27,6 +27,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from regionvlp.config import Resumable
+
 HEADER = """# Every setting
 
 Made from the code by `python -m regionvlp.pipelines.reference configs/REFERENCE.md`; a test holds that it is current.
@@ -55,7 +57,7 @@ class Document:
 def documents() -> list[Document]:
     """Every kind of configuration file, in the order of the reference."""
     from regionvlp.extract.settings import ExtractConfig
-    from regionvlp.training.config import RunConfig
+    from regionvlp.training.config import RUN_CONFIGS
 
     return [
         Document(
@@ -65,11 +67,14 @@ def documents() -> list[Document]:
             ExtractConfig,
             "extract/default.yaml",
         ),
-        Document(
-            "Training",
-            "Read by `regionvlp pretrain`, `finetune`, `ablate` and `profile`, `--config FILE`; a run keeps it as "
-            "`RUN/config.yaml`.",
-            RunConfig,
+        *(
+            Document(
+                f"Training, task `{task}`",
+                "Read by `regionvlp pretrain`, `finetune`, `ablate` and `profile`, `--config FILE`; a run keeps it as "
+                "`RUN/config.yaml`.",
+                model,
+            )
+            for task, model in RUN_CONFIGS.items()
         ),
     ]
 
@@ -121,6 +126,8 @@ def _tables(document: Document, told: set[tuple[str, type[BaseModel]]]) -> Itera
             text = _meaning(section.model, name) or notes.get(path)
             if not text:
                 raise LookupError(f"nothing explains '{path}' of {section.model.__name__}")
+            if any(isinstance(mark, Resumable) for mark in info.metadata):
+                text = f"{text.rstrip('.')}. May change when a run goes on."
             rows.append((name, _kind(info.annotation, info.metadata), _default(info), text))
         if rows:
             yield _table(section, rows)
