@@ -310,7 +310,7 @@ def test_python_in_the_library_manual_runs(workplace: Path, monkeypatch: pytest.
     if not (workplace / "SHARDS").exists():
         assert run(["extract", "--videos", "DIR", "--out", "SHARDS", *SMALLER["extract"]]) == 0
     pieces = [body for name, body in blocks((ROOT / "regionvlp" / "README.md").read_text("utf-8")) if name == "python"]
-    assert len(pieces) == 2
+    assert len(pieces) == 3
     tokens = {name: torch.randn(3, 5, 8, requires_grad=True) for name in ("regions", "words")}
     pooled = {name: torch.randn(3, 8, requires_grad=True) for name in ("clips", "captions")}
     masks = {name: torch.ones(3, 5, dtype=torch.bool) for name in ("region_mask", "word_mask")}
