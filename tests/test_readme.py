@@ -216,10 +216,13 @@ HEAVY = ("demo", "toyworld", "toy/", "ablate", "profile")
 SMALLER = {
     "extract": ["--detector", "toy", "--device", "cpu"],
     "toyworld": ["--train", "8", "--test", "4"],
-    "pretrain": ["--set", "train.max_steps=2", "--set", "train.batch_size=4", "--set", "model.video.feature_width=256"],
+    "pretrain": [
+        "--set", "train.max_steps=2", "--set", "train.batch_size=4", "--set", "optim.warmup_steps=0",
+        "--set", "model.video.feature_width=256",
+    ],
     "finetune": ["--set", "train.max_steps=1"],
     "demo": ["--quick"],
-}
+}  # fmt: skip
 ABLATION = ["--seeds", "1", "--set", "train.batch_size=4", "--set", "train.workers=0"]
 TINY = {
     "tokenizer": {"vocab_size": 300},
@@ -254,7 +257,8 @@ def shrunk(command: Command) -> list[str]:
     ]
     words = words[1:]
     if words[0] == "ablate":
-        steps = [] if "--variants" in words else ["--set", "train.max_steps=1", "--set", "train.save_every=never"]
+        one = ["train.max_steps=1", "train.save_every=never", "optim.warmup_steps=0"]
+        steps = [] if "--variants" in words else [part for key in one for part in ("--set", key)]
         return [*words, *ABLATION, *steps]
     return [*words, *SMALLER.get(words[0], [])]
 
