@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from regionvlp.shards.schema import RECEIPT_VERSION, SCHEMA_VERSION
+from regionvlp.shards.schema import RECEIPT_VERSION
 from regionvlp.store.receipts import BaseReceipt, read_receipts_as
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regionvlp.training.identity import check_detector
 from regionvlp.errors import ShardError
 from regionvlp.extract.detector import FAMILIES
 from regionvlp.extract.detector.registry import DetectorFiles
@@ -18,6 +17,7 @@ from regionvlp.pipelines.measure import region_edges
 from regionvlp.regions import VideoRegions
 from regionvlp.shards import Manifest
 from regionvlp.shards.detectors import box_edges, completed, counts_last_pixel
+from regionvlp.training.identity import check_detector
 
 SMALL = {
     "backbone": {"blocks": [1, 1, 1, 1], "stem": 8, "bottleneck": 4, "channels": 8},
