@@ -27,6 +27,7 @@ from regionvlp.extract.detector.weights import Weights, load_weights
 from regionvlp.store.files import sha256_of
 from regionvlp.store.folders import check_new, new_folder
 from regionvlp.weights.kinds import check_weights_file
+from regionvlp.weights.modules import shapes_of
 
 CONFIG_NAME = "config.yaml"
 
@@ -135,8 +136,8 @@ def _settings_text(weights: Weights, notes: Mapping[str, str]) -> str:
     """``detector.yaml``: the family, and each setting that neither it nor the shapes of the weights show."""
     config = weights.config
     family = FAMILIES[config.family]
-    shapes = {name: tuple(value.shape) for name, value in weights.state.items()}
-    known = load_config(DetectorConfig, family.model_dump(), layout.architecture_of(shapes, family))
+    shown = layout.architecture_of(shapes_of(weights.state), family)
+    known = load_config(DetectorConfig, family.model_dump(), shown)
     differences = _differences(known.model_dump(mode="json"), config.model_dump(mode="json"))
     values = {"family": config.family, **differences, "sha256": weights.sha256, "origin": dict(notes)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)

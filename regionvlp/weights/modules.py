@@ -66,7 +66,7 @@ def fill(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> No
         WeightsError: they do not fit; ``path`` says where they came from. ``module`` is then untouched.
     """
     own = own_tensors(module)
-    check_shapes(path, *({name: tuple(tensor.shape) for name, tensor in side.items()} for side in (state, own)))
+    check_shapes(path, shapes_of(state), shapes_of(own))
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])

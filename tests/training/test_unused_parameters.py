@@ -77,7 +77,7 @@ def test_a_batch_without_regions_or_words_uses_them_too(losses: str, regions: bo
 
 def test_what_a_form_does_not_use_is_frozen_and_keeps_its_name() -> None:
     systems = [build(form, LOSSES["global"]) for form in ((7, "all", True, True, 1), (7, "all", False, False, 1))]
-    names = [set(task.state_dict()) for task in systems]
+    names = [set(system.state_dict()) for system in systems]
     assert {name for name in names[0] - names[1] if "timeattn" not in name} == set()
     frozen = {name for name, value in systems[1].named_parameters() if not value.requires_grad}
     assert frozen == {name for name in names[1] if "norm3" in name or ".video.norm." in name}
