@@ -202,7 +202,7 @@ def test_shards_draw_from_where_the_source_says(
         (["--task", "5/3"], "there is no slot 5 of 3"),
         (["--task", "x"], "cannot read '--task x'"),
         (["--address", "auto"], "--address is for Ray's workers"),
-        (["--bogus"], "--out'? Hint: see"),
+        (["--bogus"], "--out'?). Hint: see"),
     ],
 )
 def test_extract_refuses_in_one_line(

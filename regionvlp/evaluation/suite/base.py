@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from regionvlp.data.captions import CaptionFormat, Queries
+from regionvlp.data.formats import CaptionFormat, Queries
 
 Task = Literal["retrieval"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionvlp.data.captions import Queries
+from regionvlp.data.formats import Queries
 from regionvlp.evaluation.suite.base import Items, Task
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -207,3 +208,25 @@ def test_real_lists(sample_data: Path) -> None:
     assert len(listed(folder / "didemo/DiDeMo_val.tsv")) == 1065
     assert len(listed(folder / "msvd/MSVD_test.tsv")) == 670
     assert len(listed(folder / "msrvtt/MSRVTT_JSFUSION_test.csv")) == 1000
+
+
+def test_suffixes_in_capitals_and_accents_composed_otherwise(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "café.mp4")
+    touch(tmp_path / "IMG_1.MP4", tmp_path / "IMG_2.Mov", tmp_path / decomposed, tmp_path / "x.mp4", tmp_path / "x.AVI")
+    source = open_source(write(tmp_path / "l.csv", "path\nx\n"))
+
+    def found(location: str) -> str:
+        return source.path(PlanRow(0, "id", -1, -1, location)).name
+
+    assert found("IMG_1") == "IMG_1.MP4"
+    assert found("IMG_1.mp4") == "IMG_1.MP4"
+    assert found("IMG_2.mp4") == "IMG_2.Mov"
+    assert found("café") == decomposed
+    assert found("café.avi") == decomposed
+    with pytest.raises(VideoError, match=r"'x' may be x\.mp4 and x\.AVI|'x' may be x\.AVI and x\.mp4"):
+        found("x")
+
+
+def test_a_list_may_have_brackets_in_its_name(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    assert listed(write(tmp_path / "list [1].csv", "path\na.mp4\n")) == {"a.mp4": None}
