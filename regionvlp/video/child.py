@@ -108,7 +108,7 @@ class Child:
             VideoError: from the reader, or with reason ``timeout`` or ``decoder-crashed``.
         """
         self.served += 1
-        deadline = time.monotonic() + self._settings.time_limit
+        deadline, worked = time.monotonic() + self._settings.time_limit, cpu_seconds(self.pid)
         wanted: dict[str, Any] = {"path": os.fspath(path), "count": count}
         wanted |= {name: edge for name, edge in (("start", start), ("end", end)) if edge is not None}
         request = json.dumps(wanted).encode() + b"\n"
@@ -119,13 +119,9 @@ class Child:
                 return self._receive_video(header, deadline)
         except TimeoutError:
             self.usable = False
+            worked = cpu_seconds(self.pid) - worked
             self.kill()
-            raise VideoError(
-                f"'{path}' took longer than {self._settings.time_limit:g} s",
-                stage="decode",
-                reason="timeout",
-                transient=True,
-            ) from None
+            raise too_slow(path, self._settings.time_limit, worked) from None
         except (EOFError, BrokenPipeError):
             self.usable = False
             raise VideoError(
@@ -205,3 +201,27 @@ class Child:
         self._stderr.seek(max(0, size - _STDERR_TAIL))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
+
+
+def too_slow(path: Path, limit: float, worked: float) -> VideoError:
+    """The error for a video over its time limit, in seconds; transient where the child waited more than it worked.
+
+    A file that takes the limit in work takes it again. One that waited (for a network, a busy machine) may not.
+    """
+    return VideoError(
+        f"'{path}' took longer than {limit:g} s (video.time_limit), {worked:.0f} s of it at work",
+        stage="decode",
+        reason="timeout",
+        transient=worked < limit / 2,
+        hint=f"try again with --set video.time_limit={4 * limit:g} --retry all",
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of processor time that a process has had; 0 where the system does not tell (it does on Linux)."""
+    try:
+        # After the name, which may hold blanks and brackets: fields 14 and 15 of proc(5), user and system time.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0

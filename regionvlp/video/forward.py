@@ -16,10 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from regionvlp.errors import VideoError
-from regionvlp.video.decoded import MAX_PIXELS
 from regionvlp.video.failures import ffmpeg_words, out_of_memory
 from regionvlp.video.survey import Survey, is_past, open_video, shown_packets
+from regionvlp.video.upright import matrix_of, upright_rgb
 
 
 @dataclass
@@ -28,7 +27,8 @@ class Pass:
 
     Attributes:
         pictures: upright RGB uint8 ``[height, width, 3]`` by position in display order.
-        stamps: seconds of every frame that came out, None where the container gives none.
+        stamps: seconds of every frame that came out, None where the container gives none. Of a survey that ends early,
+            the last few may stand behind that end, for only the whole row of stamps tells whether they can be trusted.
         faults: FFmpeg's words for each packet that was skipped.
     """
 
@@ -50,9 +50,7 @@ def read_forward(path: Path, survey: Survey, wanted: Collection[int]) -> Pass:
     """
     result, chosen = Pass(), frozenset(wanted)
     with open_video(path) as (container, stream):
-        for frame in _frames(container, stream, path, survey.end, result.faults):
-            if survey.end is not None and frame.pts is not None and frame.pts >= survey.end:
-                continue
+        for frame in _frames(container, stream, path, survey.stop, result.faults):
             if len(result.stamps) in chosen:
                 result.pictures[len(result.stamps)] = upright_rgb(frame, path)
             # Not frame.time: frames that come out when the decoder is emptied do not know their time base.
@@ -60,12 +58,19 @@ def read_forward(path: Path, survey: Survey, wanted: Collection[int]) -> Pass:
     return result
 
 
+def first_matrix(path: Path) -> tuple[int, int, int, int] | None:
+    """The display matrix of the first picture that can be decoded, see :func:`~regionvlp.video.upright.matrix_of`."""
+    with open_video(path) as (container, stream):
+        frame = next(_frames(container, stream, path, None, []), None)
+        return None if frame is None else matrix_of(frame)
+
+
 def _frames(
-    container: InputContainer, stream: VideoStream, path: Path, end: int | None, faults: list[str]
+    container: InputContainer, stream: VideoStream, path: Path, stop: int | None, faults: list[str]
 ) -> Iterator[VideoFrame]:
     """Yields the frames in display order, skipping what cannot be decoded."""
     for packet in shown_packets(container, stream, path, faults):
-        if is_past(packet, end):
+        if is_past(packet, stop):
             break
         yield from _decode(stream, packet, path, faults)
     yield from _decode(stream, None, path, faults)
@@ -82,18 +87,3 @@ def _decode(
     except av.FFmpegError as error:
         faults.append(ffmpeg_words(error))
         return []
-
-
-def upright_rgb(frame: VideoFrame, path: Path) -> NDArray[np.uint8]:
-    """Converts a frame to RGB uint8 ``[height, width, 3]`` and turns it the way a player shows it."""
-    if frame.width * frame.height > MAX_PIXELS:
-        raise VideoError(f"'{path}' has a picture of {frame.width}x{frame.height}", stage="decode", reason="too-large")
-    try:
-        # One thread: the default starts one per core for every picture.
-        picture = np.asarray(frame.to_ndarray(format="rgb24", threads=1), dtype=np.uint8)
-        return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-    except MemoryError as error:
-        raise out_of_memory(path, stage="decode") from error
-    except av.FFmpegError as error:
-        words = f"'{path}' has a picture that cannot be turned into RGB: {ffmpeg_words(error)}"
-        raise VideoError(words, stage="decode", reason="damaged") from error

@@ -19,7 +19,7 @@ from regionvlp.video.window import Span, Window, find_span
 def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with PyAV; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
     found = survey(path, max_seconds=window.end)
-    span = find_span(window, found.shown_times(), found.info.fps)
+    span = find_span(window, found.shown_times(), found.info.fps, found.lasts)
     # What a header promises beyond the packets that are there, it promises of the frames after the window's start.
     announced = max(found.info.frames_announced - span.first, len(span))
     expected = _Expected(path, found, span, announced, min_decoded, window)
@@ -72,7 +72,7 @@ def _by_reading_on(expected: _Expected, count: int) -> DecodedVideo:
     wanted = expected.span.sample(count)
     result = read_forward(path, found, wanted)
     decoded = frames_read = len(result.stamps)
-    span = find_span(expected.window, result.stamps, found.info.fps)
+    span = find_span(expected.window, result.stamps, found.info.fps, found.lasts)
     expected.check(len(span), result.faults)
     if (true := span.sample(count)) != wanted:
         wanted, result = true, read_forward(path, found, true)
@@ -82,7 +82,7 @@ def _by_reading_on(expected: _Expected, count: int) -> DecodedVideo:
     return DecodedVideo(
         frames=[result.pictures[index] for index in wanted],
         frame_index=np.asarray(wanted, dtype=np.int64),
-        frame_time=frame_times(wanted, [result.stamps[index] for index in wanted], found.info.fps),
+        frame_time=frame_times(range(decoded), result.stamps, found.info.fps)[wanted],
         frames_announced=expected.announced,
         frames_decoded=len(span),
         packets_skipped=len(result.faults),

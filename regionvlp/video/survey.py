@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from regionvlp.errors import VideoError
 from regionvlp.video.decoded import MAX_PIXELS
-from regionvlp.video.failures import ffmpeg_words, from_ffmpeg, from_os, out_of_memory, read_head
+from regionvlp.video.failures import disk_failure, ffmpeg_words, from_ffmpeg, out_of_memory, read_head
 
 # Tags that are no UTF-8 must not keep a video from being read; PyAV 19 replaces what it cannot decode by itself.
 _ODD_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -33,6 +33,8 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
 # Formats that hold no pictures but name files that do. A video in a folder must not lead to others.
 _LISTS = {"concat", "dash", "hls", "imf"}
+_MKVMERGE = "_STATISTICS_WRITING_APP"
+_SLACK = 0.2  # seconds by which what Matroska notes may miss the pictures: writers round, and count sound in
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
 _TICK_EPSILON = 1e-6
 # The frame that is shown first is among so many packets; a smaller stamp further on is a jump of the clock.
@@ -77,6 +79,8 @@ class Survey:
         discarded: packets that are in the file and never shown (edit lists, hidden pictures of VP8).
         time_base: seconds per unit.
         end: pictures from this time on were not asked for; None: all were.
+        stop: packets that are decoded from this time on are of no use for what was asked for.
+        lasts: seconds for which the last picture that was asked for is shown; infinite where another follows it.
     """
 
     info: VideoInfo
@@ -86,6 +90,8 @@ class Survey:
     discarded: int
     time_base: Fraction
     end: int | None
+    stop: int | None
+    lasts: float
 
     def display_times(self) -> list[float | None]:
         """Returns the seconds at which each packet's picture is shown, rising; all None where one has no time."""
@@ -139,9 +145,33 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise VideoError(f"'{path}' holds no pictures, only sound or text", stage="open", reason="no-video-stream")
+        _refuse_unknown(container, stream, path)
         # One process per core decodes more clips than many threads in one decoder.
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def _refuse_unknown(container: InputContainer, stream: VideoStream, path: Path) -> None:
+    """Refuses a stream that cannot be decoded because of what it is, not because of damage."""
+    if "enc_key_id" in stream.metadata:  # Matroska and WebM; MP4 marks its packets instead
+        raise VideoError(f"the pictures of '{path}' are encrypted", stage="open", reason="encrypted")
+    # PyAV's types promise a codec context; there is none where FFmpeg has no decoder.
+    if getattr(stream, "codec_context", None) is None:
+        if not _has_packets(container, stream):
+            raise VideoError(f"the header of '{path}' is cut off", stage="open", reason="damaged")
+        raise VideoError(
+            f"the pictures of '{path}' are of a codec that this FFmpeg cannot decode, or encrypted",
+            stage="open",
+            reason="no-decoder",
+            hint="convert it to H.264, where you may",
+        )
+
+
+def _has_packets(container: InputContainer, stream: VideoStream) -> bool:
+    try:
+        return any(packet.size for packet in container.demux(stream))
+    except av.FFmpegError:
+        return False
 
 
 def shown_packets(
@@ -152,12 +182,14 @@ def shown_packets(
         for packet in container.demux(stream):
             # Size 0 is PyAV's mark of the end, or AVI's "show the last picture again"; to a decoder it means flush.
             if packet.size:
+                if packet.has_sidedata("encryption_info"):
+                    raise VideoError(f"the pictures of '{path}' are encrypted", stage="decode", reason="encrypted")
                 yield packet
     except MemoryError as error:
         raise out_of_memory(path, stage="decode") from error
     except av.FFmpegError as error:
-        if isinstance(error, OSError):  # the disk or the network, not the file
-            raise from_os(error, path, stage="decode") from error
+        if failed := disk_failure(error, path, stage="decode"):
+            raise failed from error
         faults.append(ffmpeg_words(error))
 
 
@@ -176,12 +208,14 @@ def survey(path: Path, *, max_seconds: float | None = None) -> Survey:
         pts: list[int | None] = []
         dts: list[int | None] = []
         keys: list[int] = []
-        discarded, last_duration = 0, 0
+        discarded, last_duration, goes_on = 0, 0, False
         begin: int | None = None
         end: int | None = None
+        stop: int | None = None
         limit = math.inf if max_seconds is None else max_seconds
         for packet in shown_packets(container, stream, path, faults=[]):
-            if is_past(packet, end):
+            if is_past(packet, stop):
+                goes_on = True
                 break
             if packet.is_discard or (codec == "vp8" and _is_hidden_vp8(packet)):
                 discarded += 1
@@ -190,15 +224,18 @@ def survey(path: Path, *, max_seconds: float | None = None) -> Survey:
             if limit < math.inf and shown is not None and (begin is None or (shown < begin and len(pts) < _REORDERED)):
                 # The first tick that is not asked for; a sum of binary fractions may miss it by a little.
                 begin, end = shown, shown + math.ceil(limit / time_base - _TICK_EPSILON)
+                # AVI stamps packets in the order of the file: one that is decoded later may be shown before.
+                stop = end + (_REORDERED if container.format.name == "avi" else 0)
             if packet.is_keyframe:
                 keys.append(len(pts))
             pts.append(packet.pts)
             dts.append(packet.dts)
             last_duration = packet.duration or last_duration
         packets = sum(1 for stamp in pts if end is None or stamp is None or stamp < end)
-        duration = _duration(pts, dts, last_duration, time_base)
+        clock = _Clock.of(pts, dts, last_duration, time_base)
+        duration = clock.duration
         # A header speaks of the whole video, not of its first seconds.
-        promised = _promised(container, stream, packets, duration) if end is None else 0
+        promised = _promised(container, stream, clock) if end is None else 0
         info = VideoInfo(
             container=container.format.name,
             codec=codec,
@@ -209,12 +246,13 @@ def survey(path: Path, *, max_seconds: float | None = None) -> Survey:
             packets=packets,
             frames_announced=max(packets, promised),
         )
-    return Survey(info, pts, dts, keys, discarded, time_base, end)
+    lasts = math.inf if goes_on or packets < len(pts) else float(last_duration * time_base)
+    return Survey(info, pts, dts, keys, discarded, time_base, end, stop, lasts)
 
 
-def is_past(packet: av.Packet[VideoStream], end: int | None) -> bool:
-    """Whether this packet and all that follow are shown at ``end`` or later: pictures are decoded before they show."""
-    return end is not None and packet.dts is not None and packet.dts >= end
+def is_past(packet: av.Packet[VideoStream], stop: int | None) -> bool:
+    """Whether this packet and all that follow are decoded at ``stop`` or later, and so shown later still."""
+    return stop is not None and packet.dts is not None and packet.dts >= stop
 
 
 def _is_hidden_vp8(packet: av.Packet[VideoStream]) -> bool:
@@ -222,24 +260,64 @@ def _is_hidden_vp8(packet: av.Packet[VideoStream]) -> bool:
     return not memoryview(packet)[0] & 0x10
 
 
-def _promised(container: InputContainer, stream: VideoStream, packets: int, duration: float | None) -> int:
+def _promised(container: InputContainer, stream: VideoStream, clock: _Clock) -> int:
     """Returns how many frames the header promises, 0 if it promises none or something absurd."""
+    packets = len(clock)
     if container.format.name == MP4:
         # An MP4 header counts frames that its edit list hides; FFmpeg's index of the file does not.
         return sum(not entry.is_discard for entry in stream.index_entries)
     if container.format.name == MATROSKA:
         # Matroska counts no frames, but most writers note how long the pictures last.
         noted = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))
-        seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + float(noted[3]) if noted else 0.0
-        return round(packets * seconds / duration) if duration else 0
+        if noted is None or not clock.duration:
+            return 0
+        seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + float(noted[3])
+        # FFmpeg notes where the clock stands at the end, which begins where the recorder's began; mkvmerge, whose mark
+        # stands beside it, how long it ran.
+        missing = seconds - (clock.duration if _MKVMERGE in stream.metadata else clock.end)
+        return packets + round(missing * packets / clock.duration) if missing > _SLACK else packets
+    if (
+        container.format.name == "avi"
+        and packets > 1
+        and (step := (max(clock.stamps) - min(clock.stamps)) / (packets - 1)) > 1.5
+    ):
+        # An AVI header counts ticks of the clock, also those that bring no new picture: recordings that lost some.
+        return packets + max(0, int((stream.frames - max(clock.stamps)) / step) - 1)
     # Each frame takes a byte or more.
     return stream.frames if stream.frames <= container.size else 0
 
 
-def _duration(pts: list[int | None], dts: list[int | None], last_duration: int, time_base: Fraction) -> float | None:
-    stamps = [shown if shown is not None else decoded for shown, decoded in zip(pts, dts, strict=True)]
-    known = [stamp for stamp in stamps if stamp is not None]
-    return float((max(known) - min(known) + last_duration) * time_base) if known else None
+@dataclass(frozen=True)
+class _Clock:
+    """What the stamps of the packets say of time."""
+
+    stamps: list[int]
+    last_duration: int
+    time_base: Fraction
+    packets: int
+
+    @classmethod
+    def of(cls, pts: list[int | None], dts: list[int | None], last_duration: int, time_base: Fraction) -> _Clock:
+        shown = [decoded if stamp is None else stamp for stamp, decoded in zip(pts, dts, strict=True)]
+        return cls([stamp for stamp in shown if stamp is not None], last_duration, time_base, len(pts))
+
+    def __len__(self) -> int:
+        return self.packets
+
+    @property
+    def ticks(self) -> int:
+        """Units of the time base from zero to the end of the last picture."""
+        return max(self.stamps) + self.last_duration if self.stamps else 0
+
+    @property
+    def end(self) -> float:
+        """Seconds at which the last picture ends."""
+        return float(self.ticks * self.time_base)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the first picture to the end of the last one; None where packets have no times."""
+        return float((self.ticks - min(self.stamps)) * self.time_base) if self.stamps else None
 
 
 def _fps(stream: VideoStream, packets: int, duration: float | None) -> float:

@@ -12,7 +12,9 @@ import numpy as np
 
 from regionvlp.errors import InputError, VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
+from regionvlp.video.forward import first_matrix
 from regionvlp.video.survey import MATROSKA, MP4, Survey, survey
+from regionvlp.video.upright import is_mirrored
 from regionvlp.video.window import Window, find_span
 
 try:
@@ -28,7 +30,7 @@ def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedV
     """Reads a video with torchcodec; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
     found = survey(path, max_seconds=window.end)
     times = found.shown_times()
-    span = find_span(window, times, found.info.fps)
+    span = find_span(window, times, found.info.fps, found.lasts)
     announced = max(found.info.frames_announced - span.first, len(span))
     check_enough(path, len(span), announced, min_decoded, window=window)
     wanted = span.sample(count)
@@ -71,4 +73,5 @@ def _is_exact(path: Path, found: Survey, decoder: Any) -> bool:
         whole.info.container in {MP4, MATROSKA, "gif"}
         and whole.discarded == 0
         and len(set(stamps)) == len(whole.pts) == len(decoder)
+        and not is_mirrored(first_matrix(path))
     )

@@ -61,14 +61,18 @@ class Span:
         return [self.first + index for index in uniform_indices(len(self), count)]
 
 
-def find_span(window: Window, stamps: Sequence[float | None], fps: float) -> Span:
+def find_span(window: Window, stamps: Sequence[float | None], fps: float, lasts: float = 0.0) -> Span:
     """Which frames of a file lie in a window.
+
+    Where none does because a picture from before is still shown when the window begins (slides, screen recordings),
+    that picture is the answer.
 
     Args:
         window: the stretch asked for.
         stamps: seconds of each frame in display order; those after the window may be missing. Where a frame has no
             time, or times do not rise, ``index / fps`` counts instead.
         fps: frames per second.
+        lasts: seconds for which the last of these frames is shown; infinite where another follows it.
     """
     first, last = 0, len(stamps)
     if last and (window.start or window.end is not None):
@@ -77,4 +81,6 @@ def find_span(window: Window, stamps: Sequence[float | None], fps: float) -> Spa
         first = int(np.searchsorted(clock, window.start - _EPSILON))
         if window.end is not None:
             last = int(np.searchsorted(clock, window.end - _EPSILON))
+        if first >= last and first and (first < len(clock) or window.start < clock[-1] + lasts - _EPSILON):
+            return Span(first - 1, first)
     return Span(first, max(first, last))

@@ -18,6 +18,7 @@ import pytest
 
 from regionvlp.errors import InputError, RegionVLPError, VideoError
 from regionvlp.video import DecodedVideo, DecodePool, read_frames
+from regionvlp.video.child import cpu_seconds, too_slow
 
 from .clips import make_clip, numbers
 
@@ -93,6 +94,18 @@ def test_a_hanging_video_is_a_timeout_and_the_next_one_is_read(clip: Path, pipe:
         assert pool.submit(clip, 8).result(LONG)
         assert pool.child_pids() != [pid]
         wait_for(lambda: not is_alive(pid))
+
+
+def test_a_file_that_takes_its_time_in_work_is_not_tried_again() -> None:
+    at_work, waiting = too_slow(Path("a.ts"), 10.0, 9.5), too_slow(Path("a.ts"), 10.0, 0.2)
+    assert (at_work.transient, waiting.transient) == (False, True)
+    assert "video.time_limit" in at_work.message
+    before = cpu_seconds(os.getpid())
+    deadline = time.monotonic() + LONG
+    while (worked := cpu_seconds(os.getpid()) - before) < 0.05:
+        assert time.monotonic() < deadline
+    assert worked < LONG
+    assert cpu_seconds(2**30) == 0.0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV])

@@ -32,6 +32,7 @@ KINDS = {
     "g.ts": {},
     "h.flv": {"codec": "flv"},
     "i.wmv": {"codec": "wmv2"},
+    "j.avi": {"options": {"bf": "3", "g": "12"}},
 }
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
 
@@ -241,7 +242,7 @@ def test_pictures_too_large_for_memory_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("regionvlp.video.survey.MAX_PIXELS", SIDE * SIDE - 1)
     assert refusal(path).reason == "too-large"
     monkeypatch.undo()
-    monkeypatch.setattr("regionvlp.video.forward.MAX_PIXELS", SIDE * SIDE - 1)
+    monkeypatch.setattr("regionvlp.video.upright.MAX_PIXELS", SIDE * SIDE - 1)
     assert refusal(path).reason == "too-large"
 
 

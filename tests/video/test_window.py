@@ -26,6 +26,7 @@ KINDS = {
     "a.mkv": {"options": {"bf": "3"}},
     "b.avi": {"codec": "mpeg4"},
     "old.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "b264.avi": {"options": {"bf": "3", "g": "30"}},
     "c.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
     "d.gif": {"codec": "gif"},
     "f.mpg": {"codec": "mpeg2video"},
@@ -101,7 +102,7 @@ def test_only_the_first_seconds_of_a_stretch(tmp_path: Path) -> None:
     assert read_frames(path, 4, start=1.0, end=2.0, max_seconds=9.0).frames_decoded == 25
 
 
-@pytest.mark.parametrize(("start", "end"), [(5.0, None), (5.0, 6.0), (1.001, 1.002)])
+@pytest.mark.parametrize(("start", "end"), [(5.0, None), (5.0, 6.0), (4.8, 4.9)])
 def test_a_stretch_without_frames_says_so(tmp_path: Path, start: float, end: float | None) -> None:
     path = make_clip(tmp_path / "a.mp4", FRAMES)
     with pytest.raises(VideoError, match=f"no frame from {start:g} s") as caught:
