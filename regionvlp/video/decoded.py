@@ -44,9 +44,7 @@ class DecodedVideo:
 
 
 def frame_times(indices: Sequence[int], stamps: Sequence[float | None], fps: float) -> NDArray[np.float64]:
-    """Returns the time of each frame in seconds, float64 [F].
-
-    Give it all frames that came out rather than a sample of them: stamps that go back and forth may rise by chance.
+    """Returns the time of each sampled frame in seconds, float64 [F].
 
     Args:
         indices: [F] positions in display order.

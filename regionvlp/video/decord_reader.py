@@ -54,7 +54,7 @@ def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedV
     return DecodedVideo(
         frames=frames,
         frame_index=np.asarray(wanted, dtype=np.int64),
-        frame_time=frame_times(range(len(stamps)), stamps, found.info.fps)[wanted],
+        frame_time=frame_times(wanted, [stamps[index] for index in wanted], found.info.fps),
         frames_announced=announced,
         frames_decoded=len(span),
         packets_skipped=len(faults),

@@ -82,7 +82,7 @@ def _by_reading_on(expected: _Expected, count: int) -> DecodedVideo:
     return DecodedVideo(
         frames=[result.pictures[index] for index in wanted],
         frame_index=np.asarray(wanted, dtype=np.int64),
-        frame_time=frame_times(range(decoded), result.stamps, found.info.fps)[wanted],
+        frame_time=frame_times(wanted, [result.stamps[index] for index in wanted], found.info.fps),
         frames_announced=expected.announced,
         frames_decoded=len(span),
         packets_skipped=len(result.faults),

@@ -276,13 +276,9 @@ def _promised(container: InputContainer, stream: VideoStream, clock: _Clock) -> 
         # stands beside it, how long it ran.
         missing = seconds - (clock.duration if _MKVMERGE in stream.metadata else clock.end)
         return packets + round(missing * packets / clock.duration) if missing > _SLACK else packets
-    if (
-        container.format.name == "avi"
-        and packets > 1
-        and (step := (max(clock.stamps) - min(clock.stamps)) / (packets - 1)) > 1.5
-    ):
+    if container.format.name == "avi" and clock.step > 1.5:
         # An AVI header counts ticks of the clock, also those that bring no new picture: recordings that lost some.
-        return packets + max(0, int((stream.frames - max(clock.stamps)) / step) - 1)
+        return packets + max(0, int((stream.frames - max(clock.stamps)) / clock.step) - 1)
     # Each frame takes a byte or more.
     return stream.frames if stream.frames <= container.size else 0
 
@@ -303,6 +299,11 @@ class _Clock:
 
     def __len__(self) -> int:
         return self.packets
+
+    @property
+    def step(self) -> float:
+        """Units of the time base from one picture to the next, on average; 0 where that is not known."""
+        return (max(self.stamps) - min(self.stamps)) / (len(self.stamps) - 1) if len(self.stamps) > 1 else 0.0
 
     @property
     def ticks(self) -> int:

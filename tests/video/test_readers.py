@@ -32,7 +32,6 @@ KINDS = {
     "g.ts": {},
     "h.flv": {"codec": "flv"},
     "i.wmv": {"codec": "wmv2"},
-    "j.avi": {"options": {"bf": "3", "g": "12"}},
 }
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
 
