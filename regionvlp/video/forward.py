@@ -5,8 +5,9 @@ This is the way that was exact on every file tried, and the truth that other way
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -19,6 +20,10 @@ from numpy.typing import NDArray
 from regionvlp.video.failures import ffmpeg_words, out_of_memory
 from regionvlp.video.survey import Survey, is_past, open_video, shown_packets
 from regionvlp.video.upright import matrix_of, upright_rgb
+
+# AVI stamps packets in the order of the file. With pictures that are shown in another, the stamps that come out go back
+# and forth, and a few of them may rise by chance.
+_ODD_IN_AVI = {"h264", "hevc"}
 
 
 @dataclass
@@ -55,7 +60,13 @@ def read_forward(path: Path, survey: Survey, wanted: Collection[int]) -> Pass:
                 result.pictures[len(result.stamps)] = upright_rgb(frame, path)
             # Not frame.time: frames that come out when the decoder is emptied do not know their time base.
             result.stamps.append(None if frame.pts is None else float(frame.pts * survey.time_base))
+    if survey.info.container == "avi" and survey.info.codec in _ODD_IN_AVI and not _rise(result.stamps):
+        result.stamps = [None] * len(result.stamps)
     return result
+
+
+def _rise(stamps: Sequence[float | None]) -> bool:
+    return all(a is None or b is None or a < b for a, b in pairwise(stamps))
 
 
 def first_matrix(path: Path) -> tuple[int, int, int, int] | None:

@@ -114,6 +114,7 @@ def test_a_walk_that_meets_a_surprise_is_given_up(tmp_path: Path, name: str) -> 
         read_sections(path, found, plan)
     for stretch in ({}, {"start": 60.0, "end": 62.0}):
         video = read_frames(path, 8, **stretch)
+        assert np.allclose(np.diff(video.frame_time), np.diff(video.frame_index) / 25)
         assert numbers(video.frames) == video.frame_index.tolist()
 
 
