@@ -36,12 +36,15 @@ class VideoSettings(Config):
     memory_limit_mb: int | None = Field(4096, ge=256)
 
 
+DEFAULT_SHARD_SIZE = 512
+
+
 class ShardSettings(Config):
-    """How the result lies on disk."""
+    """How the result lies on disk. ``size`` None: at most 512 videos a shard, fewer so that every worker has some."""
 
     format: Literal["hdf5", "parquet"] = "hdf5"
     dtype: Literal["float16", "float32", "uint8"] = "float16"
-    size: int = Field(512, ge=1, le=100_000)
+    size: int | None = Field(None, ge=1, le=100_000)
 
 
 class RunSettings(Config):

@@ -30,7 +30,7 @@ def _lines(told: Estimate, source: Source, config: ExtractConfig, free: int) -> 
     earlier = "" if told.left == told.videos else f"; {told.new:,} of them new, {told.left:,} left to do"
     lines += [
         ("videos", f"{told.videos:,}{earlier}"),
-        ("shards", f"{told.shards:,} of up to {shards.size:,} videos"),
+        ("shards", f"{told.shards:,} of up to {told.shard_size:,} videos"),
         ("frames", f"{told.frames:,} at most, {video.frames} a video and one a picture"),
         (
             "on disk",

@@ -12,6 +12,7 @@ from regionvlp.configs import find_config
 from regionvlp.errors import InputError
 from regionvlp.extract.launch.launch import Outcome, extract_folder
 from regionvlp.extract.run.job import parse_task
+from regionvlp.extract.run.resuming import resumed
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import open_source
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, options_layer, say_failures, write_json
@@ -50,7 +51,7 @@ OPTION_KEYS = {
 @click.option("--dtype", metavar="float16|float32|uint8", help="How the features are stored.  [float16]")
 @click.option("--frames", type=int, help="Frames per video, one from each equal segment.  [8]")
 @click.option("--regions", type=int, help="Regions per frame.  [30]")
-@click.option("--shard-size", type=int, help="Videos per shard.  [512]")
+@click.option("--shard-size", type=int, help="Videos per shard.  [at most 512, so that every worker has some]")
 @click.option("--decoder", metavar="auto|pyav|decord|torchcodec", help="Who reads the videos.  [auto]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 ...  [auto]")
 @click.option("--dry-run", is_flag=True, help="Say what it would take, after trying a few videos; write nothing.")
@@ -108,7 +109,7 @@ def command(
     if dry_run:
         from regionvlp.pipelines.dry_run import dry_run as tell
 
-        tell(source, out, config, json_path)
+        tell(source, out, resumed(config, out), json_path)
         return 0
     console = console_for(json_path)
     slot = (0, 1) if task is None else parse_task(task)
@@ -148,5 +149,15 @@ def _summary(outcome: Outcome, out: Path, task: str | None, json_path: str | Non
     if outcome.left:
         shards = ", ".join(map(str, outcome.left))
         console.print(f"left undone, because workers died on them: shards {shards}; run again to try once more")
+    if outcome.open_slots and task is not None:
+        slots = task.rpartition("/")[2]
+        for slot, shards in outcome.open_slots.items():
+            console.print(f"{shards:,} shards of slot {slot} are open, and nobody is at work on them")
+        first = next(iter(outcome.open_slots))
+        console.print(f"to take them over: the same command with --task {first}/{slots}, or without --task for all")
     say_failures(console, out, status.failures, most=10)
-    write_json({**status.to_dict(), "new_videos": outcome.new_videos, "seconds": round(outcome.seconds, 3)}, json_path)
+    slots_left = {"open_slots": outcome.open_slots} if task is not None else {}
+    write_json(
+        {**status.to_dict(), "new_videos": outcome.new_videos, "seconds": round(outcome.seconds, 3), **slots_left},
+        json_path,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from regionvlp.extract.launch.processes import devices_of, run_processes
 from regionvlp.extract.launch.reports import Reports
 from regionvlp.extract.launch.stopping import Stop, on_interrupt
 from regionvlp.extract.run.job import Job
+from regionvlp.extract.run.resuming import resumed
 from regionvlp.extract.run.session import Session, Tally
 from regionvlp.extract.run.status import Status, folder_status
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import Source, open_source, refuse_absent
-from regionvlp.shards import Claims
+from regionvlp.extract.sources import Source, listed, open_source
+from regionvlp.shards import Claims, finished_shards, read_plan
 from regionvlp.store.manifest import MANIFEST_NAME
 from regionvlp.store.recovery import tidy
 
@@ -43,6 +45,8 @@ class Outcome:
         new_frames: frames written by this call.
         seconds: wall time of this call.
         left: shards that killed their workers again and again, so that they were left undone.
+        open_slots: where the shards are shared out to slots (``task``): how many each other slot has that are not
+            finished, and at which nobody is at work.
     """
 
     status: Status
@@ -50,6 +54,7 @@ class Outcome:
     new_frames: int
     seconds: float
     left: list[int]
+    open_slots: dict[int, int]
 
 
 def extract_folder(
@@ -85,7 +90,8 @@ def extract_folder(
         raise InputError(f"{out} is a file", "give --out a folder")
     source = open_source(videos)
     # Of the slots of an array, one lists all videos, and the others use the plan.
-    found = _listed(source) if task[0] == 0 else None
+    found = listed(source, read_plan(out)) if task[0] == 0 else None
+    config = resumed(config, out)
     job = Job(source, out.absolute(), config, task=task)
     reports, stop = Reports(on_plan, on_video, on_elsewhere, on_note), Stop()
     devices = devices_of(config)
@@ -102,16 +108,10 @@ def extract_folder(
         _tidy(job)
     if stop.asked and folder_status(out).left:
         raise KeyboardInterrupt
-    outcome = _outcome(out, tally, left, started)
+    outcome = _outcome(job, tally, left, started)
     if config.run.card and not outcome.status.left:
         _write_card(job)
     return outcome
-
-
-def _listed(source: Source) -> pa.Table:
-    found = source.scan()
-    refuse_absent(source, found)
-    return found
 
 
 def _run_here(job: Job, found: pa.Table | None, stop: Stop, reports: Reports) -> Tally:
@@ -145,12 +145,24 @@ def _write_card(job: Job) -> None:
         log.warning("%s cannot be written: %s", job.out / CARD_NAME, error)
 
 
-def _outcome(out: Path, tally: Tally, left: list[int], started: float) -> Outcome:
-    status = folder_status(out)
+def _outcome(job: Job, tally: Tally, left: list[int], started: float) -> Outcome:
+    out = job.out
+    status = folder_status(out, job.config.run.stale_after)
     if status.done == 0 and status.left == 0:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in status.failures.items())
         raise NothingDoneError(
             f"none of the {status.videos} videos could be extracted: {reasons}",
             f"'regionvlp status {out} --failures' says why for each",
         )
-    return Outcome(status, tally.videos, tally.frames, time.monotonic() - started, left)
+    return Outcome(status, tally.videos, tally.frames, time.monotonic() - started, left, _open_slots(job, status))
+
+
+def _open_slots(job: Job, status: Status) -> dict[int, int]:
+    slot, slots = job.task
+    plan = read_plan(job.out) if slots > 1 and status.left else None
+    if plan is None:
+        return {}
+    at_work = {flight.shard for flight in status.in_flight if not flight.stale}
+    dead = set(plan.shards()) - set(finished_shards(job.out)) - at_work
+    counted = Counter(number % slots for number in dead if number % slots != slot)
+    return dict(sorted(counted.items()))

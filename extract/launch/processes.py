@@ -190,6 +190,7 @@ class _Crew:
                 if self._work is None:
                     self._work = work
                     self._reports.plan(planned, videos)
+                    self._say_idle(len(work["missing"]) + len(work["retries"]))
                     for each in self._workers.values():
                         each.tell(begin=work)
             case {"shard": number}:
@@ -209,6 +210,13 @@ class _Crew:
                 worker.last_words = words
             case {"finished": _}:
                 worker.finished = True
+
+    def _say_idle(self, shards: int) -> None:
+        if 0 < shards < len(self._devices):
+            self._reports.note(
+                f"{shards} shards for {len(self._devices)} workers: {len(self._devices) - shards} of them have nothing "
+                "to do (a new --out is planned for as many as there are)"
+            )
 
     def _ended(self, worker: _Worker) -> None:
         del self._workers[worker.number]

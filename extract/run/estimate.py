@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import RegionVLPError, VideoError
 from regionvlp.extract.run.detecting import Detector, load_detector
-from regionvlp.extract.run.plan import update_plan
+from regionvlp.extract.run.plan import size_for, update_plan
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.extract.sources import RowDecoder, Source, open_pool
 from regionvlp.extract.sources.looking import Looked, look, spread
@@ -76,6 +76,7 @@ class Estimate:
         new: of them, not planned before.
         left: of them, in shards that are not finished; what follows is of these.
         shards: shards that are not finished.
+        shard_size: videos in each, at most, where they are new.
         frames: at most, if every video can be read.
         frame_bytes: on disk.
         list_seconds: what listing and planning took.
@@ -89,6 +90,7 @@ class Estimate:
     new: int
     left: int
     shards: int
+    shard_size: int
     frames: int
     frame_bytes: int
     list_seconds: float
@@ -118,7 +120,8 @@ def estimate(source: Source, out: Path, config: ExtractConfig) -> Estimate:
     started = time.monotonic()
     found = source.scan()
     planned = read_plan(out)
-    added = update_plan(planned, found, config.shards.size).added
+    size = config.shards.size or size_for(len(found), config.run.processes or 1)
+    added = update_plan(planned, found, size).added
     plan = added if planned is None else planned.followed_by(added)
     done = finished_shards(out) if planned is not None else []
     left = plan.table.filter(pc.invert(pc.is_in(plan.table.column("shard"), pa.array(done, pa.int32()))))
@@ -148,6 +151,7 @@ def estimate(source: Source, out: Path, config: ExtractConfig) -> Estimate:
         new=len(added),
         left=len(left),
         shards=len(PlanTable(left).shards()),
+        shard_size=size,
         frames=_frames(left, tried, config.video.frames),
         frame_bytes=sum(column.frame_bytes for column in (spec.features, *spec.small_columns)),
         list_seconds=list_seconds,

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,11 +21,12 @@ from regionvlp.errors import RegionVLPError
 from regionvlp.extract.launch.stopping import Stop
 from regionvlp.extract.run.detecting import Detector, load_detector
 from regionvlp.extract.run.job import Job
-from regionvlp.extract.run.plan import settle_plan
+from regionvlp.extract.run.plan import settle_plan, size_for
+from regionvlp.extract.run.renewal import renew
 from regionvlp.extract.run.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
 from regionvlp.extract.run.worker import Tools, process_shard
-from regionvlp.extract.settings import ExtractConfig
-from regionvlp.extract.sources import open_pool, refuse_gone
+from regionvlp.extract.settings import DEFAULT_SHARD_SIZE, ExtractConfig
+from regionvlp.extract.sources import listed, open_pool, refuse_gone
 from regionvlp.shards import (
     Claim,
     ClaimLostError,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_RAY_WORKERS = 16  # of which nobody knows beforehand how many there will be
 POLL = 0.5  # seconds between two looks at what other workers are doing
 
 
@@ -153,15 +156,24 @@ class Session:
         out = self.job.out
         remove_leftovers(out)
         set_lost_aside(out, self._claims)
-        source, size = self.job.source, self.job.config.shards.size
-        self._plan = settle_plan(out, source.scan if found is None else found, size, self._claims)
+        source = self.job.source
+        videos = partial(listed, source, None) if found is None else found
+        self._plan, changed = settle_plan(out, videos, self._shard_size, self._claims)
         if found is None:
             refuse_gone(source, self._plan)
+        else:
+            self._plan = renew(out, self._plan, found, changed, self._claims)
         retries = find_retries(out, self._plan, source, self._rule)
         done = set(finished_shards(out))
         mine = self.job.in_order(self._plan.shards())
         missing = [number for number in mine if number not in done]
         self._begin(missing, {number: retries[number] for number in mine if number in retries})
+
+    def _shard_size(self, videos: int) -> int:
+        """Videos per shard, where so many are planned."""
+        config = self.job.config
+        workers = _RAY_WORKERS if config.run.engine == "ray" else self.job.start[1] * self.job.task[1]
+        return config.shards.size or size_for(videos, workers)
 
     def join(self, missing: Sequence[int], retries: Sequence[int]) -> None:
         """Takes the work that another worker of the same command found, in this worker's own order.
@@ -305,7 +317,7 @@ def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
         frames=config.video.frames,
         regions=config.detector.regions,
         feature_width=detector.feature_width,
-        shard_size=config.shards.size,
+        shard_size=config.shards.size or DEFAULT_SHARD_SIZE,
         detector=detector.identity(),
         video={
             "reader": check_reader(config.video.decoder),
