@@ -31,11 +31,19 @@ from regionvlp.extract.detector.execution import (
     is_out_of_memory,
     regions_at_once,
     to_device,
+    to_main_memory,
 )
 from regionvlp.extract.detector.fetch import obtain_detector
 from regionvlp.extract.detector.head import object_probabilities
 from regionvlp.extract.detector.network import build_network
-from regionvlp.extract.detector.precision import check_overflow, choose_types, exact_float32
+from regionvlp.extract.detector.precision import (
+    Overflows,
+    StageTypes,
+    choose_types,
+    exact_float32,
+    overflowed,
+    sums_of,
+)
 from regionvlp.extract.detector.preprocess import Resize, plan_resize, preprocess
 from regionvlp.extract.detector.resnet import Backbone
 from regionvlp.extract.detector.results import frame_regions, keep_all, no_regions
@@ -86,7 +94,7 @@ class RegionDetector:
         self.anchors = anchors.to(self.device)
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.network.set_types(types)
-        self._overflow_checked = not types.reduced
+        self._overflows = Overflows(self.config.name)
         if compile is True or (compile == "auto" and self.device.type == "cuda"):
             compile_res5(self.network.roi_heads, self.chunk, required=compile is True)
 
@@ -205,9 +213,20 @@ class RegionDetector:
         return [results[number] for number in range(len(frames))]
 
     def _try_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions] | None:
-        """Runs one batch; where memory runs out, halves the sizes for good and gives None: take a smaller batch."""
+        """Runs one batch; where memory runs out, halves the sizes for good and gives None: take a smaller batch.
+
+        Frames that overflow in half precision are done again in float32, by themselves, so that what becomes of a frame
+        does not depend on its neighbours.
+        """
         try:
-            return self._run_batch(frames, given)
+            regions, overflowed = self._run_batch(frames, given)
+            if overflowed:
+                self._overflows.note(len(frames), len(overflowed), self._overflows_on_anything)
+                boxes = None if given is None else [given[number] for number in overflowed]
+                again, _ = self._in_float32([frames[number] for number in overflowed], boxes)
+                for number, found in zip(overflowed, again, strict=True):
+                    regions[number] = found
+            return regions
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or (len(frames) == 1 and self.chunk <= SMALLEST_CHUNK):
                 raise
@@ -223,13 +242,37 @@ class RegionDetector:
         )
         return None
 
+    def _in_float32(
+        self, frames: Sequence[Frame], given: Sequence[Tensor] | None
+    ) -> tuple[list[FrameRegions], list[int]]:
+        """:meth:`_run_batch` with every stage in float32; the weights stay those of the half-precision network."""
+        types, compiled = self.network.types, self.network.roi_heads.compiled_res5
+        self.network.set_types(StageTypes())
+        self.network.roi_heads.compiled_res5 = None  # it knows one number format
+        try:
+            return self._run_batch(frames, given)
+        finally:
+            self.network.set_types(types)
+            self.network.roi_heads.compiled_res5 = compiled
+
+    def _overflows_on_anything(self) -> bool:
+        """Whether a picture without anything special overflows, so that every one would have to be done twice."""
+        plain = np.random.default_rng(0).integers(96, 160, (96, 128, 3), dtype=np.uint8)
+        return bool(self._run_batch([plain], None)[1])
+
     @torch.inference_mode()
-    def _run_batch(self, frames: Sequence[Frame], given: Sequence[Tensor] | None) -> list[FrameRegions]:
-        """Regions of frames of one size; ``given`` boxes take the place of proposals and of the selection."""
+    def _run_batch(
+        self, frames: Sequence[Frame], given: Sequence[Tensor] | None
+    ) -> tuple[list[FrameRegions], list[int]]:
+        """Regions of frames of one size; ``given`` boxes take the place of proposals and of the selection.
+
+        Returns:
+            The regions of each frame, and the places of those that overflowed, whose regions mean nothing.
+        """
         height, width, _ = frames[0].shape
         resize = plan_resize(height, width, self.config.input)
         if min(resize.new_height, resize.new_width) < Backbone.SMALLEST_SIDE:
-            return [no_regions(self.feature_width) for _ in frames]
+            return [no_regions(self.feature_width) for _ in frames], []
         scale = torch.tensor((resize.scale_x, resize.scale_y) * 2, dtype=torch.float32)
         with exact_float32():
             images = torch.from_numpy(np.stack(frames))
@@ -246,13 +289,14 @@ class RegionDetector:
 
     def _describe(
         self, res4: Tensor, boxes: Sequence[Tensor], original: Sequence[Tensor], resize: Resize, *, every: bool
-    ) -> list[FrameRegions]:
+    ) -> tuple[list[FrameRegions], list[int]]:
         """Runs the region head on ``boxes`` (resized pixels) and keeps what the selection keeps, or everything."""
         head, counts = self.network.roi_heads, [len(found) for found in boxes]
         features = head.features(res4, boxes, self.chunk)
-        if not self._overflow_checked and len(features):
-            check_overflow(self.config.name, res4, features)
-            self._overflow_checked = True
+        sums = None
+        if self.network.types.reduced:
+            sums = to_main_memory(torch.cat((sums_of(res4), sums_of(features))))
+            features = features.nan_to_num(posinf=0.0, neginf=0.0)
         logits = head.class_logits(features)
         probabilities = torch.split(object_probabilities(logits, self.config), counts)
         if every:
@@ -269,7 +313,8 @@ class RegionDetector:
             scores, ids = features.new_zeros(len(rows)), torch.full((len(rows),), -1)
         kept = [len(c.index) for c in chosen]
         columns = (torch.split(column.cpu(), kept) for column in (features, ids, scores))
-        return [frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+        regions = [frame_regions(*parts) for parts in zip(chosen, *columns, strict=True)]
+        return regions, overflowed(sums, counts) if sums is not None else []
 
     def _select(
         self, features: Tensor, original: Sequence[Tensor], probabilities: Sequence[Tensor], resize: Resize

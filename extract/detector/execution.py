@@ -44,6 +44,14 @@ def to_device(frames: Tensor, device: torch.device) -> Tensor:
     return frames.to(device)
 
 
+def to_main_memory(values: Tensor) -> Tensor:
+    """A copy in main memory. From CUDA it does not wait: it is there once anything that was asked for later is."""
+    if values.device.type != "cuda":
+        return values
+    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return copy.copy_(values, non_blocking=True)
+
+
 @torch.inference_mode()
 def compile_res5(head: RegionHead, chunk: int, *, required: bool) -> None:
     """Compiles res5 for chunks of one size and runs it once; where that fails, res5 stays as it is.

@@ -7,7 +7,8 @@ RPN's 3x3 convolution) and res5. RoI pooling, the linear layers, decoding, softm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from regionvlp.errors import ConfigError, WeightsError
 
 PRECISIONS = ("auto", "float32", "fp16", "bf16")
 _WIDE = 1024
+log = logging.getLogger(__name__)
 _NAMES = {torch.float32: "float32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -69,15 +71,51 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(asked and asked())
 
 
-def check_overflow(name: str, *values: torch.Tensor) -> None:
-    """Half precision is no use where a detector's weights drive it past its largest number: done once, it says so.
+def sums_of(values: torch.Tensor) -> torch.Tensor:
+    """[N], the sum of each entry of [N, ...] in float32, which is finite where all that was in half precision is."""
+    return values.flatten(1).sum(1, dtype=torch.float32)
 
-    Raises:
-        WeightsError: a value is infinite or no number.
+
+def overflowed(sums: torch.Tensor, counts: Sequence[int]) -> list[int]:
+    """Which frames of a batch overflowed.
+
+    Args:
+        sums: [B + K] in main memory: :func:`sums_of` the maps of the B frames, then those of the K regions' features.
+        counts: regions of each frame.
     """
-    if not all(bool(value.isfinite().all()) for value in values):
-        raise WeightsError(
-            f"the features of detector '{name}' overflow in half precision", "run with --set detector.precision=float32"
+    frames, *regions = torch.split(sums.isfinite(), [len(counts), *counts])
+    return [number for number, own in enumerate(regions) if not (frames[number] and own.all())]
+
+
+class Overflows:
+    """Counts frames that overflow in half precision; says it once, and refuses where all of them would.
+
+    Args:
+        name: the detector's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told = False
+
+    def note(self, frames: int, overflowed: int, always: Callable[[], bool]) -> None:
+        """Notes that ``overflowed`` of ``frames`` did; ``always`` is asked the first time whether all would.
+
+        Raises:
+            WeightsError: every picture overflows, so half precision is no use with these weights.
+        """
+        if self._told:
+            return
+        if always():
+            raise WeightsError(
+                f"the features of detector '{self._name}' overflow in half precision",
+                "run with --set detector.precision=float32",
+            )
+        self._told = True
+        log.warning(
+            "%d of %d frames overflow in half precision and are done again in float32, as others will be without "
+            "another word; with --set detector.precision=float32 all are",
+            *(overflowed, frames),
         )
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from regionvlp.errors import ConfigError, WeightsError
 from regionvlp.extract.detector import RegionDetector, precision
-from regionvlp.extract.detector.precision import StageTypes, choose_types
+from regionvlp.extract.detector.precision import StageTypes, choose_types, overflowed
+from regionvlp.regions import FrameRegions
 
 Picture = Callable[..., NDArray[np.uint8]]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -71,3 +72,44 @@ def test_overflow_is_said_once_and_says_what_to_do(
         RegionDetector.load(str(path), device="cpu", precision="fp16").detect([picture()])
     assert "detector.precision=float32" in caught.value.hint
     assert len(RegionDetector.load(str(path), device="cpu", precision="float32").detect([picture()])[0]) > 0
+
+
+def same(one: FrameRegions, other: FrameRegions) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("features", "boxes", "scores", "class_ids")
+    )
+
+
+def test_frames_that_overflow_are_done_again_in_float32(
+    tiny: RegionDetector, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In any batch, and without a change to the frames beside them."""
+    frames = [picture() // 2, picture() // 2 + 127, picture() // 2]
+    tiny.network.set_types(StageTypes(HALF, HALF))
+    half = [tiny.detect([frame])[0] for frame in frames]
+    tiny.network.set_types(StageTypes())
+    exact = tiny.detect([frames[1]])[0]
+    tiny.network.set_types(StageTypes(HALF, HALF))
+
+    def overflow(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        bright = (inputs[0].float().mean((1, 2, 3)) > 20) & (output.dtype == HALF)
+        return torch.where(bright[:, None, None, None], torch.inf, output)
+
+    tiny.network.backbone.register_forward_hook(overflow)
+    assert same(tiny.detect(frames[:1])[0], half[0])
+    assert "overflow" not in caplog.text
+    found = tiny.detect(frames)
+    assert [same(one, other) for one, other in zip(found, [half[0], exact, half[2]], strict=True)] == [True] * 3
+    assert not same(exact, half[1])
+    assert tiny.network.types == StageTypes(HALF, HALF)
+    assert caplog.text.count("1 of 3 frames overflow in half precision") == 1
+    tiny.detect(frames)
+    tiny.regions_for_boxes([frames[1]], [exact.boxes])
+    assert caplog.text.count("overflow") == 1  # said once
+
+
+def test_a_frame_overflows_by_its_map_or_by_any_of_its_regions() -> None:
+    sums = torch.tensor([1.0, torch.inf, 2.0, 3.0, 0.5, 0.5, torch.nan, 1.0, 1.0])  # 5 maps, 4 regions
+    assert overflowed(sums, [2, 0, 1, 1, 0]) == [0, 1]
+    assert overflowed(torch.zeros(3), [0, 0, 0]) == []
