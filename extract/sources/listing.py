@@ -33,7 +33,7 @@ def from_rows(rows: Iterable[tuple[str, int, int]]) -> pa.Table:
         try:
             pieces.append([pa.array(names, pa.string()), pa.array(sizes), pa.array(times)])
         except UnicodeEncodeError:
-            undecodable += [name for name in names if not _is_text(name)]
+            undecodable += [name for name in names if not is_text(name)]
     refuse_bad_ids(undecodable)
     columns = [pa.chunked_array(chunks) for chunks in zip(*pieces, strict=True)]
     return table_of(dict(zip(("video_id", "bytes", "mtime_ns"), columns, strict=True)))
@@ -114,7 +114,8 @@ def described(row: dict[str, object]) -> str:
     return f"{place} from {row['start'] or 0:g} s" + ("" if row["end"] is None else f" to {row['end']:g} s")
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name is valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

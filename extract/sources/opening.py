@@ -42,7 +42,8 @@ def open_source(videos: str | Path | Source, *, kind: str | None = None, root: s
     if kind == "folder":
         return Source(kind, place, os.path.dirname(place) if os.path.isfile(place) else place)
     whole = remote.is_url(place) or os.path.exists(place)
-    below = patterns.fixed_part(place) if "{" in place or patterns.has_magic(place) else place
+    is_pattern = ("{" in place or patterns.has_magic(place)) and not patterns.is_literal(place)
+    below = patterns.fixed_part(place) if is_pattern else place
     if whole and below == place and (os.path.isfile(place) or os.path.splitext(place)[1]):
         below = place.rpartition("/")[0]
     return Source(kind, place, below)

@@ -16,7 +16,7 @@ from typing import Any
 from regionvlp.errors import InputError
 from regionvlp.extract.sources import remote
 from regionvlp.store.plan import UNKNOWN
-from regionvlp.video.find import is_wanted, walk_files
+from regionvlp.video.find import LeftOut, is_wanted, walk_files
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _MAGIC = re.compile(r"[*?\[]")
@@ -64,18 +64,25 @@ def expand(pattern: str, suffix: str | None = None) -> list[Found]:
     Raises:
         InputError: a file that a path or range names is not there, or the place cannot be listed.
     """
-    listed = _remote if remote.is_url(pattern) else _local
-    found = dict[str, Found]()
-    for text in braces(pattern) if suffix else [pattern]:
-        files = list(listed(text, suffix))
+    found, left_out = dict[str, Found](), LeftOut()
+    for text in braces(pattern) if suffix and not is_literal(pattern) else [pattern]:
+        files = list(_remote(text, suffix) if remote.is_url(pattern) else _local(text, suffix, left_out))
         if not files and not has_magic(text) and "{" in pattern:
             raise InputError(f"{text} does not exist", f"correct the range {os.path.basename(pattern)}")
         found |= {file[0]: file for file in files}
+    left_out.say(pattern)
     return [found[name] for name in sorted(found)]
 
 
-def _local(text: str, suffix: str | None) -> Iterator[Found]:
-    if os.path.isdir(text):
+def is_literal(text: str) -> bool:
+    """Whether a path with brackets, braces or stars in it is the name of something that is there."""
+    return not remote.is_url(text) and os.path.exists(text)
+
+
+def _local(text: str, suffix: str | None, left_out: LeftOut) -> Iterator[Found]:
+    if os.path.isfile(text):
+        text = glob.escape(text)
+    elif os.path.isdir(text):
         text = f"{glob.escape(text)}/**/*"
     head, star, tail = text.partition("**/")
     if not star:
@@ -90,6 +97,8 @@ def _local(text: str, suffix: str | None) -> Iterator[Found]:
                 yield path, 0, os.lstat(path).st_mtime_ns
             else:
                 yield path, status.st_size, status.st_mtime_ns
+        elif suffix is None:
+            left_out.add(path)
 
 
 def _below(head: str, tail: str) -> Iterator[str]:

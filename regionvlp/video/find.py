@@ -11,8 +11,9 @@ import logging
 import os
 import re
 import stat
+import threading
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,15 @@ from regionvlp.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".gif", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".ogv"}
+    # What cameras, discs and broadcasters write.
+    | {".mts", ".m2ts", ".m2t", ".vob", ".mxf", ".asf", ".f4v", ".3g2", ".mpe", ".m2v", ".qt", ".divx", ".ogm", ".dv"}
 )
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe", ".avif"})
+# What lies beside videos and is meant for others: captions, subtitles, features, notes.
+_SIDECARS = frozenset(
+    {".txt", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".srt", ".vtt", ".ass", ".xml", ".md", ".yaml", ".yml"}
+    | {".npy", ".npz", ".pkl", ".parquet", ".log", ".html", ".part", ".ini", ".db"}
+)
 
 # Folders that systems put beside the user's own files; their thumbnails and deleted clips are nobody's data set.
 _SYSTEM_FOLDERS = frozenset({"lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
@@ -88,13 +96,48 @@ def walk_videos(root: Path) -> Iterator[tuple[str, int, int]]:
         return
     if not root.is_dir():
         raise InputError(f"'{root}' does not exist", "name a folder with videos")
-    empty = True
+    empty, left_out = True, LeftOut()
     for video_id, path in walk_files(os.fspath(root)):
         if is_wanted(path):
             empty = False
             yield video_id, *_size_and_time(path)
+        else:
+            left_out.add(video_id)
+    left_out.say(os.fspath(root))
     if empty:
         raise InputError(f"no video lies below '{root}'", _looked_for())
+
+
+class LeftOut:
+    """Counts the files of a folder or a tar that are not taken for videos, so that none vanishes without a word.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._first = ""
+
+    def add(self, name: str, why: str = "") -> None:
+        """Notes a file; what plainly belongs to somebody else does not count.
+
+        Args:
+            name: its path.
+            why: what to call its kind; by default its suffix.
+        """
+        suffix = os.path.splitext(name)[1].lower()
+        if not why and suffix in _SIDECARS:
+            return
+        with self._lock:
+            self._counts[why or suffix or "no suffix"] += 1
+            self._first = self._first or name
+
+    def say(self, where: str) -> None:
+        """Logs the counts by kind, where there are any."""
+        if self._counts:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._counts.most_common(_NAMED))
+            log.warning("%s: left out as no videos: %s (such as %s)", where, kinds, ascii(self._first))
 
 
 def check_video_id(video_id: str) -> None:
@@ -223,9 +266,10 @@ def refuse_bad_ids(video_ids: Iterable[str]) -> None:
         for fault in faults:
             log.warning("%s", fault)
     more = f" (and {len(faults) - _NAMED} more, listed above)" if len(faults) > _NAMED else ""
-    raise InputError(
-        f"{len(faults)} names that cannot be ids: {'; '.join(faults[:_NAMED])}{more}", "rename these files"
-    )
+    # Of a list that names files somewhere else, no file has to be renamed.
+    elsewhere = any(words in fault for fault in faults for words in ("absolute path", "'..'", "backslash"))
+    hint = "write them as paths below --root, with / and without '..'" if elsewhere else "rename these files"
+    raise InputError(f"{len(faults)} names that cannot be ids: {'; '.join(faults[:_NAMED])}{more}", hint)
 
 
 def _looked_for() -> str:
