@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _DEFAULTS: dict[str, Any] = {"format": "hdf5", "dtype": "float16", "shard_size": 512}
 
 
+def _detector_name(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whose features they are; a name is all that is known of a detector that ran somewhere else."""
+    return click.option(
+        "--detector-name",
+        metavar="NAME",
+        help="Whose features these are. Sets of unlike names do not mix, as with detectors of one's own.",
+    )(command)
+
+
 def _storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How new shards are stored; what is left out is what OUT has already, or the default."""
     for option in (
@@ -35,16 +44,37 @@ def _storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--regions", type=click.IntRange(1, 300), help="Regions per frame, the most confident.  [30]")
 @click.option("--frames", type=click.IntRange(1, 1024), help="Frames per video at most.  [as many as any has]")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "frames", "images"]),
+    default="auto",
+    show_default=True,
+    help="What files called by numbers are: the frames of the video that their folder is, or images.",
+)
+@_detector_name
 @_storage_options
 @json_option
-def import_npz(folder: Path, out: Path, json_path: str | None, **options: Any) -> None:
-    """Bring features in the public DemoVLP layout, one .npz per frame below DIR, into shards in OUT.
+def import_npz(
+    folder: Path, out: Path, layout: str, detector_name: str | None, json_path: str | None, **options: Any
+) -> None:
+    """Bring features, one .npz per frame or image below DIR, into shards in OUT.
+
+    \b
+    DIR/<video>/<frame number>.npz    frames of a video (the public DemoVLP layout)
+    DIR/.../<image>_1.npz             an image (CC3M); _0 where there is no _1
+    DIR/.../<image>.npz               an image, with --layout images
+
+    \b
+    Each file holds (other names in use are known too)
+      x [K, C]  bbox [K, 4] in pixels, x1 y1 x2 y2  image_h  image_w
+      and, there or in a dictionary 'info', where they are known:
+      objects_conf or scores [K], objects_id or labels [K], attrs_id [K], attrs_conf [K]
 
     Run again, it goes on where it stopped. A broken file fails its video, which is listed and never replaced.
     """
     from regionvlp.shards.interop import public_npz
 
-    found = public_npz.find_videos(folder)
+    found = public_npz.find_videos(folder, layout)
     console = console_for(json_path)
     if found.strange:
         console.print(f"not of the layout, left out: {found.strange:,} files ({', '.join(found.strangers)})")
@@ -52,8 +82,9 @@ def import_npz(folder: Path, out: Path, json_path: str | None, **options: Any) -
     def settings() -> dict[str, Any]:
         return {"frames": found.most_frames, "feature_width": public_npz.feature_width(folder, found)}
 
-    about = {"detector": {"name": "public-npz"}, "video": {"reader": "npz", "layout": public_npz.LAYOUT}}
-    manifest = _manifest(out, {**options, **about}, {"regions": 30}, settings)
+    about = {"video": {"reader": "npz", "layout": public_npz.LAYOUT}}
+    options |= _detector(out, detector_name, json_path)
+    manifest = _manifest(out, {**options, **about}, {"regions": 30, "detector": {"name": "public-npz"}}, settings)
     _fill(out, manifest, found.rows, public_npz.video_reader(folder, manifest), "import-npz", json_path)
 
 
@@ -61,9 +92,12 @@ def import_npz(folder: Path, out: Path, json_path: str | None, **options: Any) -
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--regions", type=click.IntRange(1, 300), help="Regions per image, the most confident.  [36]")
+@_detector_name
 @_storage_options
 @json_option
-def import_butd(files: tuple[Path, ...], out: Path, json_path: str | None, **options: Any) -> None:
+def import_butd(
+    files: tuple[Path, ...], out: Path, detector_name: str | None, json_path: str | None, **options: Any
+) -> None:
     """Bring tables of bottom-up-attention features (lines of base64) into shards in OUT, an image as a clip of a frame.
 
     Lines have 10 columns, 6 (image_id image_w image_h num_boxes boxes features), or a first line with their names. Run
@@ -77,12 +111,15 @@ def import_butd(files: tuple[Path, ...], out: Path, json_path: str | None, **opt
     console = console_for(json_path)
     if found.repeated:
         console.print(f"{found.repeated:,} lines repeat another word for word and count once")
+    if found.broken:
+        console.print(f"{found.broken:,} lines cannot be read, and another line of the same image counts instead")
 
     def settings() -> dict[str, Any]:
         return {"frames": 1, "feature_width": butd.feature_width(found)}
 
-    about = {"detector": {"name": "bottom-up-attention-table"}, "video": {"reader": "butd"}}
-    manifest = _manifest(out, {**options, **about}, {"regions": 36}, settings)
+    options |= _detector(out, detector_name, json_path)
+    defaults = {"regions": 36, "detector": {"name": "bottom-up-attention-table"}}
+    manifest = _manifest(out, {**options, "video": {"reader": "butd"}}, defaults, settings)
     _fill(out, manifest, found.rows, butd.image_reader(found.tables, manifest), "import-butd", json_path)
 
 
@@ -124,6 +161,7 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
 
     Shard by shard: run again, it does those that are missing.
     """
+    from regionvlp.extract.run.card import CARD_NAME, write_card
     from regionvlp.shards import Manifest, inspect
     from regionvlp.shards.interop import convert
 
@@ -141,6 +179,8 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
             on_plan=lambda total, left: bar.begin(left),
             on_video=lambda frames: bar.advance(1, frames),
         )
+    if not write_card(out):
+        console.print(f"{out / CARD_NAME} was edited, so it is left as it is", markup=False)
     before, after = inspect(shards), inspect(out)
     console.print(
         f"{out}: {written:,} shards written; {after['videos']:,} videos, {human_bytes(after['bytes'])} "
@@ -151,6 +191,19 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
         | {"loss": lost},
         json_path,
     )
+
+
+def _detector(out: Path, name: str | None, json_path: str | None) -> dict[str, Any]:
+    """The detector as it was stated; without a name, what OUT has or what all such files share, which is said."""
+    from regionvlp.store.manifest import MANIFEST_NAME
+
+    if name is not None:
+        return {"detector": {"name": name}}
+    if not (out / MANIFEST_NAME).is_file():
+        console_for(json_path).print(
+            "nothing says which detector made these; with --detector-name, sets of different ones are told apart"
+        )
+    return {}
 
 
 def _manifest(

@@ -40,6 +40,7 @@ _TEN = (
 )
 _SIX = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 _OTHER_NAMES = {"img_id": "image_id", "img_h": "image_h", "img_w": "image_w"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_BYTES = 2**28  # an image has a few hundred thousand
 
 
@@ -64,11 +65,13 @@ class Found:
         rows: plan rows by id; ``location``, ``offset`` and ``bytes`` say where a line lies.
         tables: location -> file.
         repeated: lines left out because they repeat another word for word.
+        broken: lines left out because they cannot be read and another one of their image can.
     """
 
     rows: list[PlanRow]
     tables: dict[str, Table]
     repeated: int
+    broken: int
 
 
 def find_images(files: Sequence[Path], on_bytes: Callable[[int], None] = lambda count: None) -> Found:
@@ -83,7 +86,7 @@ def find_images(files: Sequence[Path], on_bytes: Callable[[int], None] = lambda 
     """
     rows: dict[str, PlanRow] = {}
     tables: dict[str, Table] = {}
-    repeated = 0
+    repeated = broken = 0
     for path in files:
         location = path.name
         if location in tables:
@@ -99,12 +102,11 @@ def find_images(files: Sequence[Path], on_bytes: Callable[[int], None] = lambda 
                     row = PlanRow(0, _image_id(line, table), len(line), mtime, location, offset=offset)
                     first = rows.setdefault(row.video_id, row)
                     if first is not row:
-                        if _bytes_of(tables, first).rstrip() != line.rstrip():
-                            raise InputError(
-                                f"image '{row.video_id}' stands in {first.location} and again, unlike, in {location}",
-                                "give only one of the two files",
-                            )
-                        repeated += 1
+                        rows[row.video_id] = _better(tables, first, row)
+                        if _bytes_of(tables, first).rstrip() == line.rstrip():
+                            repeated += 1
+                        else:
+                            broken += 1
                     offset += len(line)
                     if offset - told >= 2**24:
                         on_bytes(offset - told)
@@ -114,7 +116,40 @@ def find_images(files: Sequence[Path], on_bytes: Callable[[int], None] = lambda 
             raise InputError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
     if not rows:
         raise InputError(f"{files[0]} holds no images", "expected a table of bottom-up-attention features")
-    return Found([rows[name] for name in sorted(rows)], tables, repeated)
+    return Found([rows[name] for name in sorted(rows)], tables, repeated, broken)
+
+
+def _better(tables: dict[str, Table], first: PlanRow, second: PlanRow) -> PlanRow:
+    """Of two lines of one image the one to use: the first if they are alike, else the only one that can be read.
+
+    The public table of COCO test2014 holds images twice, the first time broken off.
+
+    Raises:
+        InputError: both can be read and tell different things.
+    """
+    if _bytes_of(tables, first).rstrip() == _bytes_of(tables, second).rstrip():
+        return first
+    readable = [row for row in (first, second) if _is_readable(tables, row)]
+    if len(readable) == 2:
+        same = first.location == second.location
+        raise InputError(
+            f"image '{first.video_id}' stands in {first.location} "
+            + (
+                f"twice, unlike (bytes {first.offset} and {second.offset})"
+                if same
+                else f"and again, unlike, in {second.location}"
+            ),
+            "take one of the two lines out" if same else "give only one of the two files",
+        )
+    return readable[0] if readable else first
+
+
+def _is_readable(tables: dict[str, Table], row: PlanRow) -> bool:
+    try:
+        read_image(tables, row, 1)
+    except VideoError:
+        return False
+    return True
 
 
 def feature_width(found: Found) -> int:
@@ -160,26 +195,28 @@ def read_image(tables: dict[str, Table], row: PlanRow, most: int) -> tuple[Frame
         message = f"{table.path}: {error.strerror}"
         raise VideoError(message, stage="open", reason="unreadable", transient=True) from error
     fields = line.rstrip(b"\r\n").split(b"\t")
-    if fields[table.columns["image_id"] % len(fields)] != row.video_id.encode():
+    if _plain(fields[table.columns["image_id"] % len(fields)]) != row.video_id.encode():
         message = f"{table.path} is not the file that was planned: byte {row.offset} begins another line"
         raise VideoError(message, stage="open", reason="changed-file")
     try:
         return _regions(fields, table.columns, most)
-    except (ValueError, IndexError, binascii.Error) as error:
+    except (ValueError, IndexError, OverflowError, MemoryError, binascii.Error) as error:
         message = f"{table.path}, byte {row.offset}: {error}"
         raise VideoError(message, stage="decode", reason="bad-fields") from error
 
 
 def _open_table(path: Path, file: Any) -> tuple[Table, int]:
     """The table with its columns, and where its first image begins."""
+    mark = len(_BYTE_ORDER_MARK) if file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK else 0
+    file.seek(mark)
     first = file.readline(_LINE_BYTES)
     fields = first.rstrip(b"\r\n").split(b"\t")
     names = [name.decode("utf-8", "replace").strip() for name in fields] if len(first) < 4096 else []
     names = [_OTHER_NAMES.get(name, name) for name in names]
     if "image_id" in names and "features" in names:
-        columns, start = names, len(first)
+        columns, start = names, mark + len(first)
     else:
-        columns, start = list({10: _TEN, 6: _SIX}.get(len(fields), ())), 0
+        columns, start = list({10: _TEN, 6: _SIX}.get(len(fields), ())), mark
     missing = [name for name in _SIX if name not in columns]
     if missing:
         raise InputError(
@@ -195,9 +232,15 @@ def _image_id(line: bytes, table: Table) -> str:
     if len(fields) <= place or not fields[place].strip():
         raise InputError(f"{table.path} holds a line without an image id", "is it cut or damaged?")
     try:
-        return fields[place].decode().strip("\r\n")
+        return _plain(fields[place].strip(b"\r\n")).decode()
     except UnicodeDecodeError:
         raise InputError(f"{table.path} holds an image id that is not UTF-8", "is it damaged?") from None
+
+
+def _plain(field: bytes) -> bytes:
+    """A field without the ``b'...'`` that Python 3 puts around bytes which somebody forgot to decode."""
+    is_marked = len(field) > 2 and field[:1] == b"b" and field[1:2] in b"'\"" and field[-1:] == field[1:2]
+    return field[2:-1] if is_marked else field
 
 
 def _bytes_of(tables: dict[str, Table], row: PlanRow) -> bytes:
@@ -213,10 +256,10 @@ def _regions(fields: list[bytes], columns: dict[str, int], most: int) -> tuple[F
         raise ValueError(f"{len(fields)} columns instead of {len(columns)}")
 
     def number(name: str) -> int:
-        return int(float(fields[columns[name]]))
+        return int(float(_plain(fields[columns[name]])))
 
     def array(name: str, dtype: str, width: int = 1) -> NDArray[Any]:
-        data = base64.b64decode(fields[columns[name]], validate=True)
+        data = base64.b64decode(_plain(fields[columns[name]]), validate=True)
         if dtype == "<i8" and len(data) == 4 * count:
             dtype = "<i4"
         values = np.frombuffer(data, dtype)
@@ -230,6 +273,7 @@ def _regions(fields: list[bytes], columns: dict[str, int], most: int) -> tuple[F
         raise ValueError(f"{count} boxes in an image of {image_size[1]}x{image_size[0]}")
     if count == 0:
         raise ValueError("no boxes, so nothing tells the width of the features")
+    boxes = array("boxes", "<f4", 4)  # first: it shows whether the count, by which others are made, is true
 
     def ids(name: str) -> NDArray[np.int32]:
         return array(name, "<i8").astype(np.int32) if name in columns else np.full(count, -1, np.int32)
@@ -241,7 +285,7 @@ def _regions(fields: list[bytes], columns: dict[str, int], most: int) -> tuple[F
     order = np.argsort(-scores, kind="stable")[:most]
     regions = FrameRegions(
         features=array("features", "<f4", 0)[order],
-        boxes=array("boxes", "<f4", 4)[order],
+        boxes=boxes[order],
         scores=scores[order],
         class_ids=ids("objects_id")[order],
         attribute_ids=ids("attrs_id")[order],

@@ -8,10 +8,16 @@
 
 A file holds ``x`` [K, C] and ``bbox`` [K, 4] (pixels, x1 y1 x2 y2), ``num_bbox``, ``image_h``, ``image_w``, and
 ``info``, a pickled dictionary with ``objects_id``, ``objects_conf`` and where there are attributes ``attrs_id`` and
-``attrs_conf``, all in no order. Read, the regions of a frame stand by falling confidence, equal ones by their place in
-the file (the public code reverses an unstable sort), and the first R are kept. The layout knows no times; files that
-were written here say in ``info`` which frame of the video they are and at what time, so that nothing is lost on the
-way there and back.
+``attrs_conf``, all in no order. What others write is taken as well: :data:`FIELDS` has the names that each field may
+have, in the file or in ``info``, which need not be there. Boxes, features and the size of the image must be; without
+scores the regions stand as in the file.
+
+Read, the regions of a frame stand by falling confidence, equal ones by their place in the file (the public code
+reverses an unstable sort), and the first R are kept. The layout knows no times; files that were written here say in
+``info`` which frame of the video they are and at what time, so that nothing is lost on the way there and back.
+
+A folder whose files are called by large or padded numbers (``000000000139.npz``, as of COCO) is refused until somebody
+says what they are: frames of one video or images (``layout``).
 
 In: a folder of such files. Out: :class:`VideoRegions`, and back.
 """
@@ -45,6 +51,22 @@ from regionvlp.weights.plain_pickle import UnsafePickleError, load_plain
 
 LAYOUT = "demovlp"  # as the manifest names it
 
+LAYOUTS = ("auto", "frames", "images")
+# field -> the names that it goes by, in the file or in its ``info``; the first is the public one.
+FIELDS = {
+    "features": ("x", "features", "feature", "feats"),
+    "boxes": ("bbox", "boxes", "bboxes"),
+    "scores": ("objects_conf", "scores", "score", "conf", "cls_prob"),
+    "class_ids": ("objects_id", "labels", "class_ids", "classes", "class_id"),
+    "attribute_ids": ("attrs_id", "attribute_ids", "attrs"),
+    "attribute_scores": ("attrs_conf", "attribute_scores"),
+    "height": ("image_h", "height", "img_h"),
+    "width": ("image_w", "width", "img_w"),
+}
+_NEEDED = ("features", "boxes", "height", "width")
+_LARGE = 100_000  # a frame number beyond an hour of video
+_PADDED = 8  # digits of a number with zeros before it that nobody gives to frames
+
 _FRAME = re.compile(r"(\d+)\.npz")
 _IMAGE = re.compile(r"(.+)_([01])\.npz", re.DOTALL)
 _MEMBER_BYTES = 2**28  # no member of such a file is anywhere near; a damaged size must not fill the memory
@@ -75,12 +97,17 @@ class Found(NamedTuple):
     strange: int
 
 
-def find_videos(root: Path) -> Found:
+def find_videos(root: Path, layout: str = "auto") -> Found:
     """Lists the videos and images below ``root``; links to folders are followed, loops are not.
 
+    Args:
+        root: the folder.
+        layout: ``frames``: numbers are the frames of the video that their folder is; ``images``: every file is an
+            image of its own; ``auto``: frames, unless the numbers look like the names of images.
+
     Raises:
-        InputError: there is no such folder, nothing of the layout in it, a folder in it that cannot be listed, or a
-            name that cannot be an id.
+        InputError: there is no such folder, nothing of the layout in it, a folder in it that cannot be listed, a
+            name that cannot be an id, or numbers of which nobody can tell what they count.
     """
     if not root.is_dir():
         raise InputError(f"no folder at {root}", "check the path")
@@ -90,6 +117,13 @@ def find_videos(root: Path) -> Found:
     for folder, names in _folders(root):
         frames = 0
         images: dict[str, str] = {}
+        if layout == "images":
+            ids = [str(PurePosixPath(folder, name).with_suffix("")) for name in names]
+            rows += [PlanRow(0, one, UNKNOWN, UNKNOWN, f"{one}.npz") for one in ids]
+            most = 1
+            continue
+        if layout == "auto":
+            _refuse_names_of_images(root, folder, names)
         for name in names:
             if _FRAME.fullmatch(name):
                 frames += 1
@@ -115,6 +149,26 @@ def find_videos(root: Path) -> Found:
         if one.video_id == other.video_id:
             raise InputError(f"'{one.video_id}' is a folder of frames and an image as well", "rename one of them")
     return Found(rows, most, strangers, strange)
+
+
+def _refuse_names_of_images(root: Path, folder: str, names: list[str]) -> None:
+    """Refuses numbers that are no count of frames: five images of COCO would become a video of five frames."""
+    numbered = [match[1] for name in names if (match := _FRAME.fullmatch(name))]
+    odd = [n for n in numbered if int(n) >= _LARGE or (len(n) >= _PADDED and n.startswith("0"))]
+    if not odd or _names_its_frame(root / folder / f"{odd[0]}.npz"):
+        return
+    raise InputError(
+        f"{root / folder} holds {odd[0]}.npz, whose number may be that of a frame or the name of an image",
+        "say which: --layout frames or --layout images",
+    )
+
+
+def _names_its_frame(path: Path) -> bool:
+    """Whether a file says which frame it is, as those do that were written here."""
+    try:
+        return read_frame(path, 1).number is not None
+    except VideoError:
+        return False
 
 
 def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
@@ -192,10 +246,8 @@ def read_frame(path: Path, most: int) -> FrameFile:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            x, bbox = _member(archive, "x"), _member(archive, "bbox")
-            info = _member(archive, "info")
-            sizes = [info[name] if name in info else _member(archive, name) for name in ("image_h", "image_w")]
-        return _frame(x, bbox, info, (int(sizes[0]), int(sizes[1])), most)
+            fields = _fields(archive)
+        return _frame(fields, most)
     except UnsafePickleError as error:
         message = f"{path}: its 'info' is refused: {error}"
         raise VideoError(message, stage="open", reason="unsafe-pickle") from error
@@ -206,6 +258,26 @@ def read_frame(path: Path, most: int) -> FrameFile:
         text = str(error) or "it is not of the public layout"
         message = f"{path}: {type(error).__name__}: {text}"
         raise VideoError(message, stage="decode", reason="bad-fields") from error
+
+
+def _fields(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """The fields of a file by our names, see :data:`FIELDS`, with the number and time of the frame that ``info`` may have.
+
+    Raises:
+        ValueError: one that must be there is not.
+    """
+    held = {name.removesuffix(".npy") for name in archive.namelist()}
+    info = _member(archive, "info") if "info" in held else {}
+    fields: dict[str, Any] = {"frame_index": info.get("frame_index"), "frame_time": info.get("frame_time", 0)}
+    for field, names in FIELDS.items():
+        for name in names:
+            if name in info or name in held:
+                fields[field] = info[name] if name in info else _member(archive, name)
+                break
+    missing = [" or ".join(FIELDS[field][:2]) for field in _NEEDED if field not in fields]
+    if missing:
+        raise ValueError(f"it has no {', no '.join(missing)}; it holds {', '.join(sorted(held)) or 'nothing'}")
+    return fields
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:
@@ -226,23 +298,27 @@ def _info(file: IO[bytes]) -> dict[str, Any]:
     return info
 
 
-def _frame(
-    x: NDArray[Any], bbox: NDArray[Any], info: dict[str, Any], image_size: tuple[int, int], most: int
-) -> FrameFile:
-    scores = np.asarray(info["objects_conf"]).reshape(-1)
-    count = len(scores)
+def _frame(fields: dict[str, Any], most: int) -> FrameFile:
+    x, bbox = np.asarray(fields["features"]), np.asarray(fields["boxes"])
+    image_size = (int(fields["height"]), int(fields["width"]))
+    count = len(np.asarray(fields["scores"]).reshape(-1)) if "scores" in fields else len(x)
     if x.ndim != 2 or len(x) != count or bbox.shape != (count, 4) or min(image_size) < 1:
         raise ValueError(f"x is {x.shape}, bbox {bbox.shape}, {count} confidences, image {image_size}")
+
+    def column(field: str, absent: float) -> NDArray[Any]:
+        return _column(fields.get(field, [absent] * count), count)
+
+    scores = column("scores", 0)
     order = np.argsort(-scores, kind="stable")[:most]
     chosen = FrameRegions(
         features=np.ascontiguousarray(x[order], np.float32),
         boxes=bbox[order].astype(np.float32),
         scores=scores[order].astype(np.float32),
-        class_ids=_column(info["objects_id"], count)[order].astype(np.int32),
-        attribute_ids=_column(info.get("attrs_id", [-1] * count), count)[order].astype(np.int32),
-        attribute_scores=_column(info.get("attrs_conf", [0] * count), count)[order].astype(np.float32),
+        class_ids=column("class_ids", -1)[order].astype(np.int32),
+        attribute_ids=column("attribute_ids", -1)[order].astype(np.int32),
+        attribute_scores=column("attribute_scores", 0)[order].astype(np.float32),
     )
-    return FrameFile(chosen, image_size, info.get("frame_index"), float(info.get("frame_time", 0)))
+    return FrameFile(chosen, image_size, fields["frame_index"], float(fields["frame_time"]))
 
 
 def _column(values: Any, count: int) -> NDArray[Any]:
