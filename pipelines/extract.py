@@ -113,6 +113,8 @@ def command(
         return 0
     console = console_for(json_path)
     slot = (0, 1) if task is None else parse_task(task)
+    if resumed(config, out).detector.name == "toy":
+        console.print("the toy detector knows painted shapes only: on real footage its regions mean nothing")
     with ProgressBar("extract", "videos", "frames") as bar:
 
         def on_plan(planned: int, left: int) -> None:

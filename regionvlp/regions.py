@@ -38,6 +38,9 @@ class FrameRegions:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        return f"<FrameRegions: {len(self)} regions, features {self.features.shape[-1]} wide>"
+
 
 @dataclass(frozen=True)
 class VideoRegions:
@@ -86,6 +89,12 @@ class VideoRegions:
             found = getattr(self, name).shape
             assert found == shape, f"{self.video_id}: {name} has shape {found}, expected {shape}"
         assert ((self.num_regions >= 0) & (self.num_regions <= r)).all(), f"{self.video_id}: num_regions out of range"
+
+    def __repr__(self) -> str:
+        f, r, c = self.features.shape
+        real = int(self.num_regions.sum())
+        features = f"{real} regions in {r} slots each, features {c} wide, {self.features.dtype}"
+        return f"<VideoRegions {self.video_id!r}: {f} frames, {features}>"
 
     @property
     def num_frames(self) -> int:

@@ -85,6 +85,7 @@ def _lines(folder: Path) -> Iterator[str]:
     yield 'shards = regionvlp.open_shards(".")  # this folder'
     yield "video = shards[shards.video_ids[0]]  # .features [F, R, C], .boxes [F, R, 4], .scores, .class_ids ..."
     yield "```"
+    yield from _with_pandas(manifest, receipts)
     yield ""
     yield "## What they are"
     yield ""
@@ -124,6 +125,23 @@ def _lines(folder: Path) -> Iterator[str]:
         yield ""
         yield from _table({reason: f"{count:,}" for reason, count in summary["failures"].items()})
     yield from _histograms(folder, receipts)
+
+
+def _with_pandas(manifest: Manifest, receipts: list[Receipt]) -> Iterator[str]:
+    """How a Parquet shard is read without this library."""
+    names = [receipt.file for receipt in receipts if receipt.file is not None]
+    kinds = {"float16": "<f2", "float32": "<f4"}
+    if manifest.format != "parquet" or manifest.dtype not in kinds or not names:
+        return
+    yield ""
+    yield "Without regionvlp, a row is a video; `features_k` are the bytes of its frame k, the rest lists of numbers:"
+    yield ""
+    yield "```python"
+    yield "import numpy, pandas"
+    yield f'table = pandas.read_parquet("{names[0]}", columns=["video_id", "num_frames", "boxes", "features_0"])'
+    shape = f"{manifest.regions}, {manifest.feature_width}"
+    yield f'first = numpy.frombuffer(table.features_0[0], "{kinds[manifest.dtype]}").reshape({shape})'
+    yield "```"
 
 
 def _provenance(detector: dict[str, Any]) -> tuple[str, str]:

@@ -256,6 +256,8 @@ class _Shard:
             dtype=self.manifest.memory_dtype.name,
         )
         if problem := find_problem(regions, self.manifest):
+            if not np.isfinite(regions.features).all() and all(np.isfinite(one.features).all() for one in found):
+                problem = f"the features are beyond what {self.manifest.dtype} holds: extract with --dtype float32"
             raise VideoError(problem, stage="detect", reason="bad-numbers")
         if decoded.packets_skipped or decoded.frames_decoded < decoded.frames_announced:
             self.tally.partial.append(

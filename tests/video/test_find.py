@@ -9,6 +9,7 @@ import pytest
 
 from regionvlp.errors import InputError
 from regionvlp.video import check_video_id, find_videos
+from regionvlp.video.find import refuse_bad_ids
 
 
 def touch(root: Path, *names: str) -> None:
@@ -146,3 +147,22 @@ def test_names_that_differ_only_in_accent_composition_are_refused(tmp_path: Path
 def test_ids_from_lists_are_checked_too(video_id: str) -> None:
     with pytest.raises(InputError, match="cannot be the id"):
         check_video_id(video_id)
+
+
+def test_what_cameras_and_discs_write_is_taken_and_the_rest_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.mp4", "b.MTS", "c.m2ts", "d.vob", "e.mxf", "f.asf", "g.jfif", "h.avif", "notes.txt", "c.srt")
+    assert len(ids(tmp_path)) == 8
+    assert caplog.text == ""
+    touch(tmp_path, "i.xyz", "sub/j.xyz", "k.heic", "l")
+    assert len(ids(tmp_path)) == 8
+    assert "left out as no videos: 2 .xyz, 1 .heic, 1 no suffix" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../a.mp4", "a\\b.mp4", "/data/a.mp4"])
+def test_a_name_from_a_list_is_not_a_file_to_rename(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        refuse_bad_ids([name])
+    assert "--root" in caught.value.hint
+    assert "rename" not in caught.value.hint

@@ -261,7 +261,7 @@ def read_frame(path: Path, most: int) -> FrameFile:
 
 
 def _fields(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """The fields of a file by our names, see :data:`FIELDS`, with the number and time of the frame that ``info`` may have.
+    """The fields of a file by our names, see :data:`FIELDS`, with what ``info`` may say of number and time.
 
     Raises:
         ValueError: one that must be there is not.

@@ -27,7 +27,7 @@ from regionvlp.extract.run import session
 from regionvlp.extract.run.job import Job, parse_task
 from regionvlp.extract.run.session import Session
 from regionvlp.extract.run.status import folder_status
-from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.settings import ExtractConfig, ShardSettings
 from regionvlp.extract.sources import Source, open_source
 from regionvlp.shards import Receipt, ShardDoneError, open_shards, read_plan, read_receipts, verify
 
@@ -365,3 +365,28 @@ def test_what_a_killed_run_of_another_machine_left_is_taken_over(
     found["shard-00003.json"]["file"] = "shard-00003.h5"
     assert found == undisturbed
     assert len(open_shards(out)) == 9
+
+
+def test_open_shards_of_other_slots_are_told(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert extract_folder(videos, out, settings(), task=(0, 3)).open_slots == {1: 2, 2: 1}
+    assert extract_folder(videos, out, settings(), task=(2, 3)).open_slots == {1: 2}
+    assert extract_folder(videos, out, settings(), task=(1, 3)).open_slots == {}
+    assert extract_folder(videos, out, settings()).open_slots == {}
+
+
+def test_without_a_size_every_worker_has_shards(videos: Path, tmp_path: Path) -> None:
+    free = settings().model_copy(update={"shards": ShardSettings()})
+    extract_folder(videos, tmp_path / "one", free)
+    assert len(read_plan(tmp_path / "one").shards()) == 1  # type: ignore[union-attr]
+    two = free.model_copy(update={"run": settings(run={"processes": 2}).run})
+    extract_folder(videos, tmp_path / "two", two)
+    assert len(read_plan(tmp_path / "two").shards()) == 5  # type: ignore[union-attr]
+    extract_folder(videos, tmp_path / "slots", free, task=(0, 4))
+    assert len(read_plan(tmp_path / "slots").shards()) == 5  # type: ignore[union-attr]
+    notes: list[str] = []
+    (tmp_path / "one/shard-00000.json").unlink()
+    extract_folder(videos, tmp_path / "one", two, on_note=notes.append)
+    assert notes == [
+        "1 shards for 2 workers: 1 of them have nothing to do (a new --out is planned for as many as there are)"
+    ]

@@ -8,7 +8,7 @@ import pytest
 
 from regionvlp.errors import ShardError
 from regionvlp.extract.run import plan as plan_module
-from regionvlp.extract.run.plan import update_plan
+from regionvlp.extract.run.plan import size_for, update_plan
 from regionvlp.extract.sources import listing
 from regionvlp.shards import PlanRow, PlanTable
 from regionvlp.store.plan import UNKNOWN
@@ -74,3 +74,32 @@ def test_many_updates_agree_with_dictionaries(monkeypatch: pytest.MonkeyPatch, a
         new, first = sorted(set(folder) - set(before)), max((row.shard for row in before.values()), default=-1) + 1
         assert list(update.added) == [PlanRow(first + i // 7, k, folder[k], 0) for i, k in enumerate(new)]
         plan = plan.followed_by(update.added) if plan else update.added
+
+
+def test_the_same_size_and_time_in_another_place_is_the_same_file() -> None:
+    planned = PlanTable.from_rows([PlanRow(0, "a", 5, 7, "f"), PlanRow(0, "b", UNKNOWN, UNKNOWN, "f")])
+    found = PlanTable.from_rows([PlanRow(0, "a", 5, 7, "g"), PlanRow(0, "b", UNKNOWN, UNKNOWN, "g")])
+    assert update_plan(planned, found.table.drop(["shard"]), 2).changed == ["b"]
+
+
+def test_planned_videos_that_are_gone_are_counted() -> None:
+    assert update_plan(PlanTable.from_rows(rows((0, "a"), (0, "b"), (1, "c"))), videos("b", "d"), 2).gone == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "workers", "size"),
+    [
+        (5, 1, 16),
+        (100, 1, 16),
+        (2000, 1, 250),
+        (100_000, 1, 512),
+        (5, 2, 2),
+        (100, 2, 13),
+        (9, 16, 1),
+        (10**6, 64, 512),
+    ],
+)
+def test_shards_are_cut_so_that_workers_have_some(count: int, workers: int, size: int) -> None:
+    assert size_for(count, workers) == size
+    if workers > 1:
+        assert -(-count // size) >= min(count, workers)

@@ -17,7 +17,7 @@ from regionvlp.config import load_config
 from regionvlp.errors import NothingDoneError, VideoError
 from regionvlp.extract.launch.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
-from regionvlp.shards import Failure, Manifest, Receipt, ShardWriter, open_shards, read_receipts, verify
+from regionvlp.shards import Failure, Manifest, Receipt, ShardWriter, open_shards, read_plan, read_receipts, verify
 from regionvlp.video import DecodePool
 
 
@@ -271,3 +271,51 @@ def test_two_who_replace_one_receipt_end_with_one_pair(
     assert receipt == replace(receipt, videos=1)
     extract_folder(videos, out, settings("none"))
     assert verify(out) == []
+
+
+def test_a_changed_file_that_had_failed_is_tried_again(
+    videos: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, whole = tmp_path / "out", (videos / "4.png").read_bytes()
+    (videos / "4.png").write_bytes(whole[:60])  # a download under way
+    extract_folder(videos, out, settings("none"))
+    assert failures(out) == {"4.png": ("damaged", 1)}
+    assert extract_folder(videos, out, settings()).new_videos == 0
+    assert caplog.text == ""
+    (videos / "4.png").write_bytes(whole)
+    assert extract_folder(videos, out, settings("none")).new_videos == 0
+    assert "1 videos that had failed are other files now (first: 4.png)" in caplog.text
+    caplog.clear()
+    assert extract_folder(videos, out, settings()).new_videos == 1
+    assert failures(out) == {}
+    assert unlike(out, undisturbed) == []
+    assert verify(out, planned=True) == []
+    assert extract_folder(videos, out, settings()).new_videos == 0
+    assert caplog.text == "", "once it is done, nothing differs any more"
+
+
+def test_a_changed_file_that_has_rows_keeps_them(
+    videos: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed, out := tmp_path / "out")
+    shutil.copy(videos / "0.png", videos / "1.png")
+    for retry in ("transient", "all"):
+        caplog.clear()
+        assert extract_folder(videos, out, settings(retry)).new_videos == 0
+        assert "1 videos changed since they were planned (first: 1.png)" in caplog.text
+        assert "also with --retry all" in caplog.text
+        assert unlike(out, undisturbed) == []
+
+
+def test_a_changed_file_of_a_shard_that_is_not_done_is_planned_anew(
+    videos: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed, out := tmp_path / "out")
+    for path in out.glob("shard-00001.*"):
+        path.unlink()
+    shutil.copy(videos / "0.png", videos / "4.png")
+    extract_folder(videos, out, settings())
+    assert caplog.text == ""
+    assert [row.bytes for row in read_plan(out) or ()] == [path.stat().st_size for path in sorted(videos.iterdir())]
+    shards = open_shards(out)
+    assert np.array_equal(shards["4.png"].features, shards["0.png"].features)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -350,3 +352,59 @@ def test_braces_and_fixed_parts() -> None:
     assert list(braces("x{}y")) == ["x{}y"]
     assert fixed_part("/a/b*/c/*.mp4") == "/a"
     assert fixed_part("s3://b/{0..1}.tar") == "s3://b"
+
+
+def test_members_of_tars_that_are_links_lead_to_their_bytes(
+    tmp_path: Path, scratch: Scratch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, kind, target in (
+            ("x/a.mp4", tarfile.REGTYPE, ""),
+            ("b.mp4", tarfile.LNKTYPE, "x/a.mp4"),
+            ("x/c.mp4", tarfile.SYMTYPE, "../b.mp4"),
+            ("d.mp4", tarfile.SYMTYPE, "/etc/passwd"),
+            ("e.mp4", tarfile.LNKTYPE, "nowhere.mp4"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, 5 if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"video"))
+    source = open_source(tmp_path / "0.tar")
+    found = rows(source)
+    assert {name: content(source, row, scratch) for name, row in found.items()} == dict.fromkeys(
+        ["b", "x/a", "x/c"], b"video"
+    )
+    assert "2 links that lead nowhere (such as 'd.mp4 in 0.tar')" in caplog.text
+
+
+def test_members_without_a_place_of_their_own_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = [("a.mp4", {}), ("b.mp4", {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"})]
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, headers in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = 512, headers
+            tar.addfile(info, io.BytesIO(b"1\n0\n9\n".ljust(512, b"\0")))
+    assert ids(tmp_path / "0.tar") == ["a"]
+    assert "1 sparse files" in caplog.text
+
+
+def test_names_in_tars_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("caf\udce9.mp4"))
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        ids(tmp_path / "0.tar")
+
+
+@pytest.mark.parametrize("name", ["data [1].tar", "data {0,1}.tar", "clips [1]"])
+def test_names_with_brackets_that_are_there_are_names(tmp_path: Path, make_tar: MakeTar, name: str) -> None:
+    if name.endswith(".tar"):
+        make_tar(tmp_path / name, {"a.mp4": b"one"})
+        assert ids(tmp_path / name) == ["a"]
+    else:
+        touch(tmp_path, f"{name}/a.mp4")
+        assert ids(tmp_path / name) == ["a.mp4"]
+
+
+def test_a_glob_tells_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.mp4", "b.xyz", "c.txt")
+    assert ids(tmp_path / "*") == ["a.mp4"]
+    assert "1 .xyz" in caplog.text

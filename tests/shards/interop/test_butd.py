@@ -168,3 +168,39 @@ def test_going_on_and_a_file_that_changed(tmp_path: Path, capsys: pytest.Capture
     assert (out / "shard-00000.h5").read_bytes() == kept
     assert [(f.video_id, f.reason) for f in open_shards(out).failures] == [("1002", "changed-file")]
     assert "1009" in open_shards(out), "which comes into a shard of its own"
+
+
+def test_a_mark_at_the_start_and_bytes_written_as_text_are_read(tmp_path: Path) -> None:
+    rows = [line(image(seed)) for seed in (1, 2)]
+    names = "\t".join(image(1)) + "\n"
+    text = "".join("\t".join(f"b'{field}'" for field in row.rstrip("\n").split("\t")) + "\n" for row in rows)
+    for name, content in (("bom", "".join(rows)), ("named", names + "".join(rows)), ("plain", "".join(rows))):
+        (tmp_path / f"{name}.tsv").write_text(content, encoding="utf-8" if name == "plain" else "utf-8-sig")
+    (tmp_path / "text.tsv").write_text(text)
+    folders = {}
+    for name in ("bom", "named", "plain", "text"):
+        assert import_butd(tmp_path / f"{name}.tsv", tmp_path / name, "--dtype", "float32") == 0
+        folders[name] = open_shards(tmp_path / name)
+        assert folders[name].video_ids == ["1001", "1002"]
+        assert all(folders[name][one].equals(folders["bom"][one]) for one in ("1001", "1002"))
+
+
+def test_a_broken_line_gives_way_to_a_whole_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = line(image(2))
+    for number, lines in enumerate(([whole[:-31] + "\n", whole], [whole, whole[:-31] + "\n"])):
+        (tmp_path / f"{number}.tsv").write_text(line(image(1)) + "".join(lines) + line(image(3)))
+        assert import_butd(tmp_path / f"{number}.tsv", out := tmp_path / f"{number}") == 0
+        assert "1 lines cannot be read, and another line" in capsys.readouterr().out
+        assert (open_shards(out).video_ids, len(open_shards(out).failures)) == (["1001", "1002", "1003"], 0)
+    (tmp_path / "unlike.tsv").write_text(whole + line({**image(9), "image_id": "1002"}))
+    assert import_butd(tmp_path / "unlike.tsv", tmp_path / "unlike") == 2
+    assert "take one of the two lines out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["61000000000", "1e300", "inf", "nan", "-1", "7"])
+def test_a_wrong_count_fails_its_line_alone(tmp_path: Path, count: str) -> None:
+    (tmp_path / "a.tsv").write_text(line(image(1)) + line({**image(2), "num_boxes": count}))
+    assert import_butd(tmp_path / "a.tsv", tmp_path / "out") == 0
+    reader = open_shards(tmp_path / "out")
+    assert reader.video_ids == ["1001"]
+    assert [failure.reason for failure in reader.failures] == ["bad-fields"]

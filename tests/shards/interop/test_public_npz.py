@@ -328,3 +328,63 @@ def test_a_lost_shard_is_imported_again(public: Path, tmp_path: Path) -> None:
     assert (out / "shard-00001.h5").read_bytes() == whole
     assert (out / "set-aside" / "shard-00001.h5").stat().st_size == 99
     assert verify(out, planned=True) == []
+
+
+def test_files_called_by_the_ids_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, name in enumerate(("000000000139", "000000000285", "000000581929")):
+        write_frame(tmp_path / "val2017" / f"{name}.npz", seed)
+    assert import_npz(tmp_path / "val2017", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "--layout images" in said
+    assert "000000000139.npz" in said
+    assert import_npz(tmp_path / "val2017", tmp_path / "out", "--layout", "images") == 0
+    assert open_shards(tmp_path / "out").video_ids == ["000000000139", "000000000285", "000000581929"]
+    assert import_npz(tmp_path / "val2017", tmp_path / "frames", "--layout", "frames") == 0
+    video = open_shards(tmp_path / "frames")["val2017"]
+    assert video.frame_index.tolist() == [139, 285, 581929]
+    # What was written here says itself that it is frames.
+    assert run(["shards", "export-npz", str(tmp_path / "frames"), str(tmp_path / "back")]) == 0
+    assert import_npz(tmp_path / "back", tmp_path / "again") == 0
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"x": "features", "bbox": "boxes", "objects_conf": "scores", "objects_id": "labels"},
+        {"x": "features", "bbox": "boxes", "objects_conf": "scores", "objects_id": "class_ids", "image_h": "height"},
+    ],
+)
+def test_other_layouts_are_read_and_need_no_info(tmp_path: Path, names: dict[str, str]) -> None:
+    raw = write_frame(tmp_path / "v" / "0.npz", 1)
+    values = {**raw, **raw["info"]}
+    values = {names.get(name, name): value for name, value in values.items() if name not in ("info", "attrs_id")}
+    np.savez(tmp_path / "v" / "0.npz", **values)
+    read = read_frame(tmp_path / "v" / "0.npz", REGIONS)
+    order = np.argsort(-raw["info"]["objects_conf"], kind="stable")
+    assert np.array_equal(read.regions.features, raw["x"][order])
+    assert np.array_equal(read.regions.class_ids, raw["info"]["objects_id"][order])
+    assert read.regions.attribute_ids.tolist() == [-1] * 4
+    assert read.image_size == (60, 80)
+
+
+def test_what_a_file_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in" / "v").mkdir(parents=True)
+    np.savez(tmp_path / "in" / "v" / "0.npz", features=np.ones((2, 4), np.float32), scores=np.ones(2))
+    assert import_npz(tmp_path / "in", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "it has no bbox or boxes, no image_h or height, no image_w or width; it holds features, scores" in said
+    np.savez(tmp_path / "in" / "v" / "0.npz", x=np.ones((2, 4), np.float32), bbox=np.ones((2, 4)), height=9, width=9)
+    assert import_npz(tmp_path / "in", tmp_path / "out") == 0
+    assert open_shards(tmp_path / "out")["v"].scores[0, :2].tolist() == [0.0, 0.0]
+
+
+def test_features_say_whose_they_are(public: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert import_npz(public, tmp_path / "nameless") == 0
+    assert "--detector-name" in capsys.readouterr().out
+    assert import_npz(public, out, "--detector-name", "r101-k36") == 0
+    assert "--detector-name" not in capsys.readouterr().out
+    assert open_shards(out).manifest.detector == {"name": "r101-k36"}
+    assert import_npz(public, out) == 0, "what is there counts"
+    assert import_npz(public, out, "--detector-name", "another") == 2
+    assert "detector.name" in capsys.readouterr().err
