@@ -21,6 +21,7 @@ from regionvlp.errors import RegionVLPError
 from regionvlp.extract.launch.stopping import Stop
 from regionvlp.extract.run.detecting import Detector, load_detector
 from regionvlp.extract.run.job import Job
+from regionvlp.extract.run.memory import EVERY, give_back
 from regionvlp.extract.run.plan import settle_plan, size_for
 from regionvlp.extract.run.renewal import renew
 from regionvlp.extract.run.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
@@ -303,6 +304,8 @@ class Session:
                 frames_per_second=round(self.tally.frames / seconds, 4),
             )
             self._on_video(frames)
+            if self.tally.videos % EVERY == 0:
+                give_back()
             if self._stop.dropped:
                 raise KeyboardInterrupt
 

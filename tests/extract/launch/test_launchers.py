@@ -381,7 +381,7 @@ def test_without_a_size_every_worker_has_shards(videos: Path, tmp_path: Path) ->
     assert len(read_plan(tmp_path / "one").shards()) == 1  # type: ignore[union-attr]
     two = free.model_copy(update={"run": settings(run={"processes": 2}).run})
     extract_folder(videos, tmp_path / "two", two)
-    assert len(read_plan(tmp_path / "two").shards()) == 5  # type: ignore[union-attr]
+    assert len(read_plan(tmp_path / "two").shards()) == 3  # type: ignore[union-attr]
     extract_folder(videos, tmp_path / "slots", free, task=(0, 4))
     assert len(read_plan(tmp_path / "slots").shards()) == 5  # type: ignore[union-attr]
     notes: list[str] = []
