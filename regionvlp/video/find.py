@@ -91,7 +91,8 @@ def walk_videos(root: Path) -> Iterator[tuple[str, int, int]]:
     """
     if root.is_file():
         if root.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-            raise InputError(f"'{root}' is neither a folder nor a video", _looked_for())
+            hint = f"{_looked_for()}; a list of videos ends in .csv, .tsv, .txt, .jsonl or .parquet"
+            raise InputError(f"'{root}' is neither a folder nor a video", hint)
         yield root.name, *_size_and_time(os.fspath(root))
         return
     if not root.is_dir():
