@@ -153,8 +153,8 @@ def _summary(outcome: Outcome, out: Path, task: str | None, json_path: str | Non
         console.print(f"left undone, because workers died on them: shards {shards}; run again to try once more")
     if outcome.open_slots and task is not None:
         slots = task.rpartition("/")[2]
-        for open_slot, shards in outcome.open_slots.items():
-            console.print(f"{shards:,} shards of slot {open_slot} are open, and nobody is at work on them")
+        for open_slot, count in outcome.open_slots.items():
+            console.print(f"{count:,} shards of slot {open_slot} are open, and nobody is at work on them")
         first = next(iter(outcome.open_slots))
         console.print(f"to take them over: the same command with --task {first}/{slots}, or without --task for all")
     say_failures(console, out, status.failures, most=10)
