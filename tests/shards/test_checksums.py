@@ -249,10 +249,10 @@ guarded._serve()
     program.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(program))
     words = "does not come to an end" if how == "hangs" else "whatever reads it dies"
+    reader = open_shards(folder)
+    reader.num_frames_of([0])  # the process is there
+    monkeypatch.setattr("regionvlp.shards.guarded._PATIENCE", 2.0)
     with pytest.raises(ShardError, match=rf"shard-00001.* is damaged: .*{words}"):
-        reader = open_shards(folder)
-        reader.num_frames_of([0])  # the process is there
-        monkeypatch.setattr("regionvlp.shards.guarded._PATIENCE", 2.0)
         reader.prepare()
     monkeypatch.undo()
     reader = ShardReader(folder, shards=[0, 2])
