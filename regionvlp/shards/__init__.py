@@ -21,6 +21,8 @@ from regionvlp.lazy import exports
 if TYPE_CHECKING:
     from regionvlp.shards.batch import RegionBatch as RegionBatch
     from regionvlp.shards.manifest import Manifest as Manifest
+    from regionvlp.shards.frames import DamagedFrameError as DamagedFrameError
+    from regionvlp.shards.reader import BatchError as BatchError
     from regionvlp.shards.reader import ShardReader as ShardReader
     from regionvlp.shards.reader import UnknownVideoError as UnknownVideoError
     from regionvlp.shards.reader import open_shards as open_shards
@@ -53,8 +55,9 @@ __getattr__, __dir__ = exports(
     __name__,
     {
         "regionvlp.shards.batch": ["RegionBatch"],
+        "regionvlp.shards.frames": ["DamagedFrameError"],
         "regionvlp.shards.manifest": ["Manifest"],
-        "regionvlp.shards.reader": ["ShardReader", "UnknownVideoError", "open_shards"],
+        "regionvlp.shards.reader": ["BatchError", "ShardReader", "UnknownVideoError", "open_shards"],
         "regionvlp.shards.receipts": ["Receipt", "read_receipts"],
         "regionvlp.shards.schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
         "regionvlp.shards.summary": ["inspect"],

@@ -65,21 +65,26 @@ class FrameReader:
         size, memory = spec.features.frame_bytes, features.reshape(-1).view(np.uint8).data
         for number, slot in enumerate(range(first, stop)):
             pieces.append(Piece(base + pattern.features[slot], memory[number * size : (number + 1) * size], number))
-        for _, error in self._files.read({shard: pieces}):
+        check = self._check and table.summed[shard]
+        sums = [0] * (stop - first)
+        for run, error in self._files.read({shard: pieces}):
             if error is not None:
                 raise error
+            if check:
+                for _, frame, number in run:
+                    if number >= 0:  # now, while the processor still has it at hand
+                        sums[number] = xxh3(frame)
+        if check:
+            for number, slot in enumerate(range(first, stop)):
+                if xxh3(b"".join(pattern.parts(slot)(small)), sums[number]) != table.checksums.item(row, slot):
+                    raise changed(slot)
         columns: Columns = {}
         for column, (at, size) in zip(self._small, pattern.columns, strict=True):
             values = block[at + first * size : at + stop * size]
             # Copied, since in the block they may lie at any address.
             columns[column.name] = np.array(values.view(column.dtype)).reshape(-1, *column.shape)
         columns["features"] = features
-        if self._check and table.summed[shard]:
-            expected = table.checksums[row, first:stop].tolist()
-            for frame, slot, wanted in zip(features, range(first, stop), expected, strict=True):
-                if xxh3(b"".join(pattern.parts(slot)(small)), xxh3(frame.data)) != wanted:
-                    raise changed(slot)
-        elif self._check:
+        if self._check and not check:
             check_finite(columns)
         return columns
 
@@ -128,9 +133,9 @@ class FrameReader:
                     tag = piece.tag
                     failed.setdefault((tag if tag >= 0 else ~tag) // each, error)
             elif check:
-                for _, values, tag in pieces:
-                    if tag >= 0:  # now, while the processor still has them at hand
-                        sums[tag] = xxh3(values)
+                for _, frame, tag in pieces:
+                    if tag >= 0:
+                        sums[tag] = xxh3(frame)
         records = self._records(blocks, table.pattern[rows], slots)
         self._take_apart(records, into)
         if check:
@@ -188,8 +193,8 @@ class FrameReader:
 
 def frame_reader(path: Path, index: ShardIndex, spec: ShardSpec, *, check: bool) -> FrameReader:
     """Reads the frames of one data file."""
-    table = FrameTable(spec, [len(index.ids)])
-    table.fill(0, index.places, index.checksums)
+    table = FrameTable(spec)
+    table.fill(table.add(len(index.ids)), index.places, index.checksums)
     return FrameReader(table, LocalFiles([path], [None], 1), check=check)
 
 

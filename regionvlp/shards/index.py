@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MANY = 50_000  # ids, from which on it pays to hash all that are here
+
 
 @dataclass(frozen=True)
 class VideoIndex:
@@ -55,6 +57,13 @@ class VideoIndex:
 
     def find_all(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """The position of each of B videos, -1 for one that is not here."""
+        if len(video_ids) >= _MANY:
+            import pyarrow as pa
+            import pyarrow.compute as pc
+
+            found = pc.index_in(pa.array(map(_text, video_ids), pa.large_string()), self.as_arrow())
+            positions: NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            return positions
         wanted = [video_id.encode(errors="surrogatepass") for video_id in video_ids]
         hashes = np.array([zlib.crc32(one) for one in wanted], np.uint32)
         places = np.searchsorted(self.hashes, hashes)
@@ -99,7 +108,16 @@ class VideoIndex:
         return int(self.shards[shard]), position - int(self.starts[shard])
 
 
-def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:
+def _text(video_id: str) -> str | None:
+    """An id as Arrow takes it; None for one that no shard can hold."""
+    try:
+        video_id.encode()
+    except UnicodeEncodeError:
+        return None
+    return video_id
+
+
+def build_index(shards: Iterable[tuple[int, Iterable[str]]]) -> VideoIndex:
     """Indexes (shard number, ids of its rows) pairs, one shard at a time. Duplicate ids are kept, for the caller to
     ask for."""
     numbers, counts = [], []
@@ -107,7 +125,7 @@ def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:
     for number, ids in shards:
         encoded = [video_id.encode() for video_id in ids]
         numbers.append(number)
-        counts.append(len(ids))
+        counts.append(len(encoded))
         pieces.append(b"".join(encoded))
         lengths.append(np.array([len(one) for one in encoded], np.int64))
         hashes.append(np.array([zlib.crc32(one) for one in encoded], np.uint32))

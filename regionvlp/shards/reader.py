@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,23 +28,25 @@ from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.batch import RegionBatch
 from regionvlp.shards.codec import bad_counts, dequantise, video_regions
-from regionvlp.shards.datafile import LocalFiles, open_file_limit
-from regionvlp.shards.formats import format_of, unreadable
+from regionvlp.shards.datafile import Files, LocalFiles, open_file_limit
 from regionvlp.shards.frames import DamagedFrameError, FrameReader
+from regionvlp.shards.guarded import Guarded
 from regionvlp.shards.index import VideoIndex, build_index
 from regionvlp.shards.manifest import Manifest
-from regionvlp.shards.places import Ids, Places, ShardIndex
+from regionvlp.shards.places import Ids, ShardIndex
 from regionvlp.shards.receipts import Receipt, read_receipts
+from regionvlp.shards.remote import RemoteFiles, RemoteFolder, is_address
 from regionvlp.shards.schema import SCALE
+from regionvlp.shards.staging import Staging
 from regionvlp.shards.table import FrameTable
 from regionvlp.store.plan import PlanTable, read_plan
-from regionvlp.store.receipts import Failure
+from regionvlp.store.receipts import Failure, receipt_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
-_told: set[Path] = set()  # folders of which was said that they carry no checksums
+_told: set[str] = set()  # folders of which was said that they carry no checksums
 
 
 class UnknownVideoError(ShardError, KeyError):
@@ -53,14 +58,20 @@ class BatchError(ShardError):
 
     Attributes:
         failed: position in the batch -> what is wrong with it.
-        batch: the batch; the values of the others are good.
+        batch: the batch; the values of the others are good. None where the error came from another process.
     """
 
-    def __init__(self, failed: Mapping[int, ShardError], batch: RegionBatch) -> None:
+    failed: Mapping[int, ShardError] = {}
+    batch: RegionBatch | None = None
+
+    @classmethod
+    def of(cls, failed: Mapping[int, ShardError], batch: RegionBatch) -> BatchError:
+        """The error of a batch, in the words of the first video that failed."""
         first = failed[min(failed)]
         more = f" (and {len(failed) - 1} more of the batch)" if len(failed) > 1 else ""
-        super().__init__(first.message + more, first.hint)
-        self.failed, self.batch = dict(failed), batch
+        error = cls(first.message + more, first.hint)
+        error.failed, error.batch = dict(failed), batch
+        return error
 
 
 class ShardReader(Mapping[str, VideoRegions]):
@@ -73,6 +84,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         max_open_files: data files kept open at a time in one process; by default as many as its limit suggests.
         shards: read only these; all by default.
         checksums: compare the checksum of every frame that is read; see :attr:`checked`.
+        remote: where the data files are if not in ``folder``, which is then looked at once, here.
 
     Attributes:
         manifest: what all shards have in common.
@@ -85,51 +97,60 @@ class ShardReader(Mapping[str, VideoRegions]):
         max_open_files: int | None = None,
         shards: Iterable[int] | None = None,
         checksums: bool = True,
+        remote: RemoteFolder | None = None,
     ) -> None:
         assert max_open_files is None or max_open_files >= 1, "a reader needs a file to read from"
         self.manifest = Manifest.read(folder)
         self.failures: list[Failure] = []
-        self._folder = folder
-        receipts = []
+        self._folder, self._remote = folder, remote
+        self._name = remote.address if remote else str(folder)
+        self._receipts: list[Receipt] = []  # of the shards that have data, without what is kept elsewhere
+        self._table = FrameTable(self.manifest)
+        self._ids: list[Ids | None] = []
+        self._guarded, self._looking = Guarded(self.manifest), threading.Lock()
         for receipt in read_receipts(folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
-                receipts.append(receipt)
-        self._numbers = [receipt.shard for receipt in receipts]
-        self._sums = [str(receipt.sha256) for receipt in receipts]
-        self._paths = [folder / str(receipt.file) for receipt in receipts]
-        self._table = FrameTable(self.manifest, [receipt.videos for receipt in receipts])
-        self._ids = [self._sealed_ids(place, receipt) for place, receipt in enumerate(receipts)]
-        limit = max_open_files or open_file_limit()
-        self._files = LocalFiles(self._paths, [receipt.bytes for receipt in receipts], limit)
+                self._ids.append(self._noted(receipt))
+                self._receipts.append(replace(receipt, index=None, failures=[], partial=[], versions={}, detector={}))
+        self._files: Files
+        if remote:
+            self._files = RemoteFiles(remote, self._receipts)
+        else:
+            paths = [folder / str(receipt.file) for receipt in self._receipts]
+            limit = max_open_files or open_file_limit()
+            self._files = LocalFiles(paths, [receipt.bytes for receipt in self._receipts], limit)
         self._frames = FrameReader(self._table, self._files, check=checksums)
         if checksums:
             self._say_what_is_unchecked()
 
-    def _sealed_ids(self, place: int, receipt: Receipt) -> Ids | None:
-        """Notes what the receipt of the ``place``-th shard says of its inside; None where it says nothing."""
+    def _noted(self, receipt: Receipt) -> Ids | None:
+        """Notes what a receipt says of the inside of its data file; returns its ids, or None where it says nothing."""
+        shard = self._table.add(receipt.videos)
         if receipt.index is None:
             return None
         index = ShardIndex.from_document(receipt.index, self.manifest, f"the receipt of shard {receipt.shard}")
-        self._table.fill(place, index.places, index.checksums)
+        if len(index.ids) != receipt.videos:
+            raise ShardError(f"the receipt of shard {receipt.shard} contradicts itself", verify_hint(self._name))
+        self._table.fill(shard, index.places, index.checksums)
         return index.ids
 
     def _say_what_is_unchecked(self) -> None:
-        without = int((~self._table.summed).sum())
-        if without and self._folder not in _told:
-            _told.add(self._folder)
+        without = len(self._receipts) - int(self._table.summed.sum())
+        if without and self._name not in _told:
+            _told.add(self._name)
             log.warning(
                 "%d of %d shards in %s carry no checksums, so damage to them is not noticed while reading; "
                 "'regionvlp shards convert' gives them some",
                 without,
-                len(self._numbers),
-                self._folder,
+                len(self._receipts),
+                self._name,
             )
 
     @property
     def checked(self) -> float:
         """Share of the shards whose frames have checksums, 0 to 1; 1 where there is no shard."""
-        return float(self._table.summed.mean()) if len(self._numbers) else 1.0
+        return float(self._table.summed.sum()) / len(self._receipts) if self._receipts else 1.0
 
     def prepare(self) -> None:
         """Looks up all that a read may need, so that worker processes started from here on find it done.
@@ -139,7 +160,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             ShardError: a shard is damaged or gone, or a video is in two.
         """
-        for place in np.flatnonzero(~self._table.filled).tolist():
+        for place in range(len(self._receipts)):
             self._look_up(place)
         _ = self._index
 
@@ -207,7 +228,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             UnknownVideoError: (a KeyError) no shard holds one.
         """
-        return [self._sums[place] for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()]
+        return [str(self._receipts[place].sha256) for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()]
 
     def video_id(self, row: int) -> str:
         """The id of a video by its number."""
@@ -256,7 +277,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         batch.rows[...] = wanted
         failed = self._fill(batch, chosen)
         if failed:
-            raise BatchError({at: self._named(error, wanted[at]) for at, error in failed.items()}, batch)
+            raise BatchError.of({at: self._named(error, wanted[at]) for at, error in failed.items()}, batch)
         return batch
 
     def read_columns(self, names: Iterable[str], rows: ArrayLike, slots: ArrayLike) -> dict[str, NDArray[Any]]:
@@ -291,7 +312,8 @@ class ShardReader(Mapping[str, VideoRegions]):
             into[SCALE] = np.empty(batch.scores.shape, np.float32)
         failed = self._frames.frames(batch.rows, slots, into)
         if self.manifest.dtype == "uint8":
-            dequantise(into["features"], into[SCALE], out=batch.features)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is damaged may be any number
+                dequantise(into["features"], into[SCALE], out=batch.features)
         for at in np.flatnonzero(bad_counts(batch.num_regions, self.manifest)).tolist():
             failed.setdefault(at, DamagedFrameError("num_regions is out of range", ""))
         return failed
@@ -299,24 +321,32 @@ class ShardReader(Mapping[str, VideoRegions]):
     def _read(self, video_id: str, row: int, first: int, stop: int) -> VideoRegions:
         try:
             columns = self._frames.video(row, first, stop)
-        except DamagedFrameError as error:
+        except ShardError as error:
             raise self._named(error, row) from None
         return video_regions(video_id, columns, self.manifest)
 
     def _named(self, error: ShardError, row: int) -> ShardError:
-        """An error of a frame with the video and file that it is of; others say so themselves."""
-        if not isinstance(error, DamagedFrameError):
-            return error
-        path = self._paths[self._table.shard_of(row)]
-        return DamagedFrameError(f"{self.video_id(row)!r} in {path}: {error.message}", verify_hint(self._folder))
+        """An error of a row, with all that can be said about it."""
+        place = self._table.shard_of(row)
+        file = self._receipts[place].file
+        if isinstance(error, DamagedFrameError):
+            message = f"{self.video_id(row)!r} in {self._name}/{file}: {error.message}"
+            return DamagedFrameError(message, verify_hint(self._name))
+        if self._remote is None:
+            with suppress(ShardError):
+                if Receipt.read(receipt_path(self._folder, self._receipts[place].shard)).file != file:
+                    message = f"{self._name}/{file} was replaced since these shards were opened"
+                    return ShardError(message, "open the shards again")
+        return error
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder; None where it has none."""
-        return read_plan(self._folder)
+        return self._remote.plan() if self._remote else read_plan(self._folder)
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
         self._files.close()
+        self._guarded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -327,36 +357,43 @@ class ShardReader(Mapping[str, VideoRegions]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state.pop("video_ids", None)
+        del state["_looking"]
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _looking=threading.Lock())
 
     def __repr__(self) -> str:
         m = self.manifest
         size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
-        return f"<ShardReader {str(self._folder)!r}: {len(self._numbers)} shards, {m.format}, {m.dtype} {size} a video>"
+        return f"<ShardReader {self._name!r}: {len(self._receipts)} shards, {m.format}, {m.dtype} {size} a video>"
 
     @cached_property
     def _index(self) -> VideoIndex:
-        index = build_index(zip(self._numbers, map(self._ids_of, range(len(self._numbers))), strict=True))
+        index = build_index((receipt.shard, self._ids_of(place)) for place, receipt in enumerate(self._receipts))
         for video_id, first, second in index.duplicates():
             raise ShardError(
-                f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}", verify_hint(self._folder)
+                f"{video_id!r} is in shard {first} and in shard {second} of {self._name}", verify_hint(self._name)
             )
-        self._ids = []  # the index holds them now
+        self._ids = [None] * len(self._ids)  # the index holds them now
+        self._guarded.close()
         return index
 
-    def _ids_of(self, place: int) -> list[str]:
-        sealed = self._ids[place]
-        if sealed is not None:
-            return list(sealed)
-        path = self._paths[place]
-        ids = format_of(self.manifest).read_ids(path, self.manifest)
-        self._check_count(place, len(ids))
+    def _ids_of(self, place: int) -> Ids:
+        self._look_up(place)
+        ids = self._ids[place]
+        assert ids is not None
         return ids
 
-    def _check_count(self, place: int, found: int) -> None:
-        rows = self._table.starts[place + 1] - self._table.starts[place]
-        if found != rows:
-            raise unreadable(self._paths[place], f"{found} videos, the receipt says {rows}")
+    @contextmanager
+    def _local(self, place: int) -> Iterator[Path]:
+        """The data file of the ``place``-th shard, for a library to read."""
+        receipt = self._receipts[place]
+        if self._remote is None:
+            yield self._folder / str(receipt.file)
+        else:
+            with self._remote.local(receipt) as path:
+                yield path
 
     def _find(self, video_id: str) -> int:
         row = self._index.find(video_id)
@@ -365,7 +402,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return row
 
     def _unknown(self, video_id: str) -> UnknownVideoError:
-        return UnknownVideoError(f"{self._folder} holds no video {video_id!r}", self._hint(video_id))
+        return UnknownVideoError(f"{self._name} holds no video {video_id!r}", self._hint(video_id))
 
     def _hint(self, video_id: str) -> str:
         failed = next((failure for failure in self.failures if failure.video_id == video_id), None)
@@ -381,7 +418,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return self._table.pattern_of(self._table.pattern.item(row)).frames
 
     def _look_up_of(self, rows: NDArray[np.int64]) -> None:
-        if not self._table.filled.all():
+        if self._table.filled.sum() < len(self._receipts):
             for place in np.unique(self._table.shards_of(rows)).tolist():
                 self._look_up(place)
 
@@ -389,32 +426,53 @@ class ShardReader(Mapping[str, VideoRegions]):
         """Has the table know where everything lies in the ``place``-th shard."""
         if self._table.filled[place]:
             return
-        layout = format_of(self.manifest).read_layout(self._paths[place], self.manifest)
-        self._check_count(place, len(layout.num_frames))
-        self._table.fill(place, Places.of(layout, self.manifest), None)
+        receipt = self._receipts[place]
+        with self._looking, self._local(place) as path:
+            index = self._guarded.look_into(path)
+            if len(index.ids) != receipt.videos:
+                message = f"{self._name}/{receipt.file} is damaged: {len(index.ids)} videos"
+                raise ShardError(f"{message}, the receipt says {receipt.videos}", verify_hint(self._name))
+            self._table.fill(place, index.places, None)
+            self._ids[place] = index.ids
 
 
-def verify_hint(folder: Path) -> str:
+def verify_hint(folder: str) -> str:
     """What helps where a shard is not what it should be."""
     return f"run: regionvlp shards verify '{folder}'"
 
 
 def open_shards(
-    path: str | os.PathLike[str], *, max_open_files: int | None = None, checksums: bool = True
+    path: str | os.PathLike[str],
+    *,
+    max_open_files: int | None = None,
+    checksums: bool = True,
+    staging: str | os.PathLike[str] | None = None,
+    staging_bytes: int = 100 << 30,
 ) -> ShardReader:
     """Opens a shard folder for reading.
 
     Args:
-        path: the folder.
+        path: the folder; or its address on another file system, such as ``s3://bucket/shards``.
         max_open_files: data files kept open at a time in each process that reads; by default a quarter of what the
             process may open.
         checksums: compare the checksum of every frame that is read. Shards of version 0.1 carry none, which is said
             once; of those, numbers that are not finite are refused.
+        staging: a local folder that takes copies of the data files of an address, whole and checked, as they are first
+            read. Without it they are read by range. Several processes may share it.
+        staging_bytes: how much it may hold; what was used longest ago makes room.
 
     Raises:
-        InputError: there is no such folder. ShardError: it is not a shard folder, or a receipt is damaged.
+        InputError: there is no such folder, or nothing can open such an address. ShardError: it is not a shard folder,
+            or a receipt is damaged.
     """
-    folder = Path(path).absolute()
+    if is_address(path):
+        room = Staging(Path(staging).absolute(), staging_bytes) if staging is not None else None
+        remote = RemoteFolder(str(path), room)
+        with remote.described() as described:
+            return ShardReader(described, checksums=checksums, remote=remote)
+    if staging is not None:
+        raise InputError(f"{path} is on this machine already", "give a staging folder with an address only")
+    folder = Path(str(path).removeprefix("file://")).absolute()
     if not folder.is_dir():
         raise InputError(f"no shard folder at {path}", "check the path")
     return ShardReader(folder, max_open_files, checksums=checksums)

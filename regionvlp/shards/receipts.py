@@ -21,6 +21,7 @@ class Receipt(BaseReceipt):
     Attributes:
         frames, regions: how many the data file holds.
         detector: identity of the detector, as in the manifest.
+        renamed: ids that videos of this shard had before, by those that they have.
         index: ids, places and checksums of what the data file holds, see :mod:`regionvlp.shards.places`; None in
             receipts of the first version, and where there is no data file.
         schema_version: see :mod:`regionvlp.shards.schema`.
@@ -28,15 +29,16 @@ class Receipt(BaseReceipt):
 
     SCHEMA_VERSION: ClassVar = RECEIPT_VERSION
     COUNTS: ClassVar = ("videos", "frames", "regions")
-    OPTIONAL: ClassVar = ("index",)
+    OPTIONAL: ClassVar = ("renamed", "index")  # left out where there is nothing to say, as before there were any
     ORDER: ClassVar = (
         *("shard", "file", "format", "bytes", "sha256", "videos", "frames", "regions"),
-        *("failures", "partial", "versions", "detector", "timings", "created", "index"),
+        *("failures", "partial", "versions", "detector", "timings", "created", "renamed", "index"),
     )
 
     frames: int
     regions: int
     detector: dict[str, Any]
+    renamed: dict[str, str] = field(default_factory=dict)
     index: dict[str, str] | None = field(default=None, repr=False)
     schema_version: int = SCHEMA_VERSION
 

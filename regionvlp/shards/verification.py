@@ -14,8 +14,9 @@ import numpy as np
 from regionvlp.errors import InputError, ShardError
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import video_regions
-from regionvlp.shards.formats import format_of
+from regionvlp.shards.dropped import DROPPED_NAME, read_dropped
 from regionvlp.shards.frames import frame_reader
+from regionvlp.shards.guarded import Guarded, look_into
 from regionvlp.shards.index import build_index
 from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import ShardIndex
@@ -60,13 +61,19 @@ class _Verification:
         self._folder, self._manifest, self._deep = folder, manifest, deep
         self._needs_plan = planned
         self._faults: list[Fault] = []
+        self._guarded = Guarded(manifest)
         self._plan: PlanTable | None = None
+        self._dropped: dict[str, str] = {}
 
     def run(self) -> list[Fault]:
         try:
             self._plan = read_plan(self._folder)
         except ShardError as error:
             self._fault(None, PLAN_NAME, error.message)
+        try:
+            self._dropped = read_dropped(self._folder)
+        except ShardError as error:
+            self._fault(None, DROPPED_NAME, error.message)
         self._check_names()
         # One shard's ids at a time: what is kept of them is the index.
         index = build_index(self._check_shards())
@@ -147,12 +154,8 @@ class _Verification:
         except OSError as error:
             raise ShardError(f"cannot be read: {error.strerror or error}") from error
         index = self._index(receipt)
-        if index is None or self._deep:
-            ids = format_of(self._manifest).read_ids(path, self._manifest)
-            layout = format_of(self._manifest).read_layout(path, self._manifest)
-            found = ShardIndex.of(ids, layout, None, self._manifest)
-        else:
-            ids, found = list(index.ids), index
+        found = look_into(path, self._manifest) if self._deep else index or self._guarded.look_into(path)
+        ids = list(found.ids)
         counts = {"videos": len(ids), "frames": int(found.places.num_frames.sum())}
         if self._deep:
             counts["regions"] = self._check_numbers(path, found, index)
@@ -209,6 +212,8 @@ class _Verification:
         rows, failed = set(ids), {failure.video_id for failure in receipt.failures}
         for video_id in sorted(rows & failed):
             self._fault(receipt.shard, name, f"{video_id!r} has rows and is reported as failed")
+        for video_id in sorted(rows & self._dropped.keys()):
+            self._fault(receipt.shard, name, f"{video_id!r} was dropped, but has rows")
         if self._plan is None:
             return
         planned = set(self._plan.video_ids(receipt.shard))

@@ -136,7 +136,7 @@ class BaseReceipt:
         """The receipt as JSON values, in a fixed order."""
         values = asdict(self)
         order = [name for name in self.ORDER or values if name != "schema_version"]
-        shown = {name: values[name] for name in order if name not in self.OPTIONAL or values[name] is not None}
+        shown = {name: values[name] for name in order if name not in self.OPTIONAL or values[name]}
         return {"schema_version": self.schema_version, **shown}
 
     def is_lost(self, folder: Path) -> bool:
