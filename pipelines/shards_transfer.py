@@ -196,7 +196,7 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
 
 def _detector(out: Path, name: str | None, json_path: str | None) -> dict[str, Any]:
     """The detector as it was stated; without a name, what OUT has or what all such files share, which is said."""
-    from regionvlp.store.manifest import MANIFEST_NAME
+    from regionvlp.store.names import MANIFEST_NAME
 
     if name is not None:
         return {"detector": {"name": name}}

@@ -62,10 +62,9 @@ def command(
     and verbs alone), rwa_valid (the public code's on valid tokens, contrasted both ways), rwa_public (exactly the
     public code's, captions padded to 100). Those with nouns and verbs need a tagger.
 
-    loss.temperature is that of the global contrast, filip and taco. It does not reach the alignments, which have
-    their own, loss.region_word.temperature: a grid over one of the two does not compare like with like.
+    loss.temperature is that of the global contrast, filip and taco; the alignments have loss.region_word.temperature.
 
-    Started again with the same --out it goes on; there, only what no figure depends on may change (device, workers).
+    The same command goes on where it stopped; only what no figure depends on may change (device, workers).
     """
     from regionvlp.pipelines.ablate.runs import check_run, finished, run_jobs  # with all of training behind it
     from regionvlp.store.files import replacing

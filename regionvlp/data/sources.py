@@ -72,7 +72,7 @@ def open_source(
     return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed, identity=identity, annotated=annotated)
 
 
-def _digest(*columns: Sequence[Any]) -> str:
+def _digest(*columns: Any) -> str:
     """SHA-256 of columns of strings or numbers, read piece by piece."""
     digest = hashlib.sha256()
     for column in columns:

@@ -20,8 +20,8 @@ from regionvlp.lazy import exports
 
 if TYPE_CHECKING:
     from regionvlp.shards.batch import RegionBatch as RegionBatch
-    from regionvlp.shards.manifest import Manifest as Manifest
     from regionvlp.shards.frames import DamagedFrameError as DamagedFrameError
+    from regionvlp.shards.manifest import Manifest as Manifest
     from regionvlp.shards.reader import BatchError as BatchError
     from regionvlp.shards.reader import ShardReader as ShardReader
     from regionvlp.shards.reader import UnknownVideoError as UnknownVideoError

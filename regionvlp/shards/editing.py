@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.dropped import DROPPED, dropped_failure, note_dropped, read_dropped
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.reader import ShardReader
+from regionvlp.shards.receipts import Receipt, read_receipts
 from regionvlp.shards.writer import ShardWriter
 from regionvlp.store.claims import Claims, claim_name
 from regionvlp.store.files import ASIDE, sha256_of
 from regionvlp.store.locking import folder_lock
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanTable, read_plan, write_plan
-from regionvlp.store.receipts import Receipt, read_receipts
 
 _EXAMPLES = 5
 

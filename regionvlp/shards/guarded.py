@@ -23,8 +23,8 @@ import numpy as np
 
 from regionvlp.errors import ShardError
 from regionvlp.shards.formats import format_of, unreadable
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import ShardIndex
-from regionvlp.store.manifest import Manifest
 
 _PATIENCE = 120.0  # seconds for one file; a whole one of thousands of videos takes a second or two
 

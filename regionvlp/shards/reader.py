@@ -228,7 +228,10 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             UnknownVideoError: (a KeyError) no shard holds one.
         """
-        return [str(self._receipts[place].sha256) for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()]
+        return [
+            str(self._receipts[place].sha256)
+            for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()
+        ]
 
     def video_id(self, row: int) -> str:
         """The id of a video by its number."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.shards.datafile import DataFile, Piece, runs_of
+from regionvlp.shards.receipts import Receipt
 from regionvlp.shards.staging import Staging
 from regionvlp.store.files import sha256_of
-from regionvlp.store.manifest import MANIFEST_NAME
+from regionvlp.store.names import MANIFEST_NAME
 from regionvlp.store.plan import PLAN_NAME, PlanTable, read_plan
-from regionvlp.store.receipts import Receipt
 
 log = logging.getLogger(__name__)
 

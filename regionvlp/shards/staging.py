@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regionvlp.errors import InputError
+from regionvlp.shards.receipts import Receipt
 from regionvlp.store.files import is_temporary, remove_leftovers, temporary_path, temporary_target
-from regionvlp.store.receipts import Receipt
 
 log = logging.getLogger(__name__)
 

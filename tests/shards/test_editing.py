@@ -17,7 +17,7 @@ from regionvlp.shards.dropped import read_dropped
 from regionvlp.shards.editing import drop, rename
 from regionvlp.shards.interop.convert import convert, converted_manifest
 from regionvlp.shards.interop.filling import fill_shards
-from regionvlp.store.repair import repair
+from regionvlp.shards.repair import repair
 
 ShardSet = tuple[Path, dict[str, VideoRegions]]
 MakeVideo = Callable[..., VideoRegions]

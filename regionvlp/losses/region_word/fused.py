@@ -6,10 +6,10 @@ why, is explained in :mod:`regionvlp.losses.region_word.kernels`). Scores and gr
 
 Tokens of half precision are not multiplied as they come: raw tokens are made unit vectors in float32 and handed to the
 kernels as float16. The components of a unit vector need none of bfloat16's range and have use for float16's three
-more bits, which bring cosines to within about 1e-5.
+more bits (cosines to about 1e-5).
 
-Shape letters: V items of N tokens on the wider side (a video's regions, as a rule), T items of M tokens on the
-narrower (a caption's words), D width. The kernels call the one side rows, the other columns.
+Shape letters: V items of N tokens on the wider side (regions, as a rule: rows), T items of M tokens on the narrower
+(words: columns), D width.
 """
 
 from __future__ import annotations
@@ -486,8 +486,7 @@ def _may_shorten() -> bool:
         return str(torch.backends.cuda.matmul.fp32_precision) == "tf32"
 
 
-def _unit_dtype(device: torch.device) -> torch.dtype:
-    # The interpreter multiplies in float32; nothing else runs this on a CPU.
+def _unit_dtype(device: torch.device) -> torch.dtype:  # on a CPU only the interpreter runs this, in float32
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
@@ -497,6 +496,5 @@ def _interpreting() -> bool:
 
 @cache
 def _shared_memory(device: torch.device) -> int:
-    found = torch.cuda.get_device_properties(device)
-    # What a block gets when it asks for more than the usual; builds for AMD do not say.
+    found = torch.cuda.get_device_properties(device)  # builds for AMD do not say what a block may ask for
     return int(getattr(found, "shared_memory_per_block_optin", found.shared_memory_per_block))
