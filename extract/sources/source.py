@@ -51,6 +51,10 @@ class Source:
     root_given: bool = False
     columns: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        # As JSON, which brings a job to a worker, has it, pairs are lists.
+        object.__setattr__(self, "columns", tuple((str(role), str(name)) for role, name in self.columns))
+
     def scan(self) -> pa.Table:
         """Lists the videos: the columns of a plan but ``shard``, sorted by id, every id once.
 

@@ -76,7 +76,8 @@ def _captions(
     for column in (also[0], file):
         empty = empty if column is None else empty | naming.is_empty(column)
     if not len(empty) or empty.all():
-        raise InputError(f"{table.path} holds no captions ({len(empty)} rows without any)", "expected one a row")
+        message = f"{table.path} holds no captions: {len(empty)} rows without a video or a caption"
+        raise InputError(message, "expected a video and a caption a row")
     kept = naming.whole_rows(empty, table.path, "a video or a caption")
     part = naming.text_of(_taken(read["split"], rows)) if "split" in read else None
     chosen = _of_split(part, split, table.path, kept)
