@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +59,11 @@ def msrvtt(split: str, queries: Queries | None, json_path: str | None, **options
             split=split,
             direction=direction,  # type: ignore[arg-type]
             setting=found.setting,
+            name=_our_name(found.metrics),
+            width=console.width,
         )
         console.print(table)
+    _say_part(found.metrics, console)
     _say_public(found.metrics, console)
     _finish(found, json_path, {"dataset": found.benchmark.dataset, "split": split})
 
@@ -71,21 +76,33 @@ def csv(split: str | None, json_path: str | None, **options: Any) -> None:
     found = _evaluate("csv", split=split, **options)
     console = console_for(json_path)
     console.print(metrics_table(found.metrics))
+    _say_part(found.metrics, console)
     _say_public(found.metrics, console)
     _finish(found, json_path, {"dataset": Path(found.metrics["annotations"]).stem, "split": split})
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Both directions and chance, a row each."""
+    """Both directions, each beside a random order."""
     table = Table(title=f"{metrics['queries']:,} queries, {metrics['gallery']:,} videos", title_justify="left")
     names = ("R1", "R5", "R10", "R50", "MedR", "MeanR")
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right")
-    for title, key in (("text to video", "t2v"), ("video to text", "v2t"), ("chance", "chance")):
+    rows = [("text to video", "t2v"), ("video to text", "v2t"), ("chance", "chance")]
+    if metrics["chance"] != metrics["chance_v2t"]:  # where a video has several captions
+        rows[2:] = [("chance, text to video", "chance"), ("chance, video to text", "chance_v2t")]
+    for title, key in rows:
         values = metrics[key]
         table.add_row(title, *(f"{values[name]:.1f}" if name in values else "" for name in names))
     return table
+
+
+def _say_part(metrics: Mapping[str, Any], console: Console) -> None:
+    """Says where the gallery is only a part of what the annotations name: recall on less is easier."""
+    gallery, annotated = metrics["gallery"], metrics["annotated_videos"]
+    if gallery < annotated:
+        message = f"{gallery:,} of {annotated:,} videos: not comparable with figures on all of them"
+        console.print(message, style="bold", markup=False)
 
 
 def _say_public(metrics: Mapping[str, Any], console: Console) -> None:
@@ -135,17 +152,40 @@ def _evaluate(benchmark: str, *, checkpoint: Path | None, **options: Any) -> Eva
         )
 
 
+def _our_name(metrics: Mapping[str, Any]) -> str:
+    gallery, annotated = metrics["gallery"], metrics["annotated_videos"]
+    return "ours" if gallery == annotated else f"ours ({gallery:,} of {annotated:,}: not comparable)"
+
+
 def _finish(found: Evaluation, json_path: str | None, about: dict[str, str | None]) -> None:
     """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else with the checkpoint."""
     console = console_for(json_path)
-    folder, ties = found.checkpoint.path, found.metrics["t2v"]["ties"]
-    console.print(f"checkpoint {folder}; ties count by their average ({ties:g} queries have one)", markup=False)
-    record = {**about, "checkpoint": str(folder), **found.metrics}
+    folder, metrics = found.checkpoint.path, found.metrics
+    directions = (("t2v", "text-to-video"), ("v2t", "video-to-text"))
+    ties = " and ".join(f"{metrics[key]['ties']:g} {name}" for key, name in directions)
+    console.print(f"checkpoint {folder}; ties count by their average ({ties} queries have one)", markup=False)
+    record = {**about, "checkpoint": str(folder), **metrics}
     if json_path is not None:
         write_json(record, json_path)
         return
-    # A file per benchmark, so that one does not replace another.
-    target = folder / "eval" / found.items.label / "metrics.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = _own_file(folder / "eval", found.items.label, record)
     write_json(record, str(target))
     console.print(f"wrote {target}", markup=False)
+
+
+SAME = ("annotations", "shards", "frames", "regions", "allow_missing", "split")  # what makes two evaluations one
+
+
+def _own_file(folder: Path, label: str, record: Mapping[str, Any]) -> Path:
+    """Where an evaluation's figures go: a folder for each benchmark and settings, so that none replaces another."""
+    for number in count(1):
+        place = folder / (label if number == 1 else f"{label}-{number}")
+        file = place / "metrics.json"
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        if known is None or all(known.get(key) == record.get(key) for key in SAME):
+            place.mkdir(parents=True, exist_ok=True)
+            return file
+    raise AssertionError("numbers do not end")

@@ -5,6 +5,7 @@ In: a checkpoint, annotations, shards. Out: :class:`Evaluation`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 
 from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
 from regionvlp.config import validate
-from regionvlp.data.captions import Queries, kind_of
+from regionvlp.data.captions import Captions, Queries, kind_of, load_captions, overlap
 from regionvlp.data.settings import SourceSettings
 from regionvlp.data.sources import check_script, open_source, text_reader
 from regionvlp.devices import pick_device
-from regionvlp.errors import InputError
+from regionvlp.errors import InputError, RegionVLPError
 from regionvlp.evaluation.encode import encode
 from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import Retrieval, public_metrics, rank
@@ -24,6 +25,8 @@ from regionvlp.evaluation.suite.base import Benchmark, Items
 from regionvlp.evaluation.suite.registry import benchmark_named
 from regionvlp.shards import Manifest
 from regionvlp.training.config import DemoVLPConfig, RunConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def evaluate(
     settings, config = _with_regions(opened.config, regions), opened.config
     dataset = open_source(source, settings, frames=config.eval.frames)
     check_script(dataset.captions, opened.tokenizer)
+    _say_what_was_trained_on(opened, dataset.captions)
     begin(len(dataset.clips.ids) + len(dataset.captions))
     encodings = encode(
         opened.system,
@@ -122,6 +126,22 @@ def evaluate(
     if result.parts and len(result.captions) == len(result.video_ids):
         metrics["public"] = public_metrics(result)
     return Evaluation(measured, opened, items, metrics, result)
+
+
+def _say_what_was_trained_on(checkpoint: Checkpoint, captions: Captions) -> None:
+    """Warns of videos and captions that the model learnt from, as far as the files of its training are still there."""
+    for source in checkpoint.config.data.sources:
+        if not source.captions.exists():
+            continue
+        try:
+            learnt = load_captions(
+                source.captions, format=source.format, split=source.split, queries=source.queries,
+                columns=source.columns,
+            )  # fmt: skip
+        except RegionVLPError:
+            continue  # changed since; a run that goes on would say so
+        if shared := overlap(learnt, captions).warning:
+            logger.warning("%s was trained on: %s", source.captions, shared)
 
 
 def _source(items: Items, own: dict[str, Any], shards: Path, allow_missing: bool, frames: int | None) -> SourceSettings:

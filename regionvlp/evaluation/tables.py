@@ -16,6 +16,8 @@ from rich.table import Table
 
 Direction = Literal["t2v", "v2t"]
 COLUMNS = ("R1", "R5", "R10", "R50", "MedR", "MeanR")
+# Columns of a terminal from which on a column is shown.
+NEEDS = {"R50": 90, "MeanR": 80, "setting": 80, "source": 100}
 _TITLES = {"t2v": "text-to-video", "v2t": "video-to-text"}
 _SETTINGS = {"zero_shot": "zero-shot", "fine_tuned": "fine-tuned"}
 
@@ -90,20 +92,28 @@ def comparison_table(
     direction: Direction = "t2v",
     name: str = "ours",
     setting: str = "",
+    width: int = 120,
 ) -> Table:
-    """:func:`comparison_rows` for a terminal; columns that no row fills are left out."""
-    rows = comparison_rows(metrics, dataset, split=split, direction=direction, name=name, setting=setting)
+    """:func:`comparison_rows` for a terminal, ours first; columns that no row fills are left out.
+
+    Args:
+        width: of the terminal. Where it is narrow whole columns go, the least important first, never digits.
+    """
+    *papers, ours = comparison_rows(metrics, dataset, split=split, direction=direction, name=name, setting=setting)
+    rows = [ours, *papers]
     columns = [column for column in COLUMNS if any(row[column] is not None for row in rows)]
+    columns = [column for column in columns if width >= NEEDS.get(column, 0)]
     table = Table(title=f"{dataset} {split}".strip() + f", {_TITLES[direction]}", title_justify="left")
-    for heading in ("method", "setting"):
-        table.add_column(heading)
+    texts = [column for column in ("setting", "source") if width >= NEEDS[column]]
+    table.add_column("method")
     for column in columns:
-        table.add_column(column, justify="right")
-    table.add_column("source", style="dim")
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in texts:
+        table.add_column(column, style="dim")
     for row in rows:
         figures = ("" if row[column] is None else f"{row[column]:.1f}" for column in columns)
-        style = "bold" if row is rows[-1] else None
-        table.add_row(escape(row["method"]), row["setting"], *figures, row["source"], style=style)
+        more = (row[column] for column in texts)
+        table.add_row(escape(row["method"]), *figures, *more, style="bold" if row is ours else None)
     return table
 
 

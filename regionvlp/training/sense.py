@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
+from regionvlp.data.captions import overlap
 from regionvlp.data.pairs import Pairs
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import ConfigError, InputError, nearest
@@ -67,6 +68,9 @@ def check_captions(
             raise InputError(f"{source.captions} has one clip: a contrast of one clip learns nothing", "use more clips")
     for data in (*datasets, *([held_out] if held_out else [])):
         _check_length(data, tokenizer, config.data.text_length)
+    for source, data in zip(config.data.sources, datasets, strict=True):
+        if held_out is not None and (shared := overlap(data.captions, held_out.captions).warning):
+            logger.warning("eval.source and %s: %s", source.captions, shared)
 
 
 def _check_length(data: Pairs, tokenizer: TextTokenizer, length: int) -> None:
