@@ -51,7 +51,8 @@ def _video(manifest: Manifest, config: ExtractConfig) -> dict[str, Any]:
 def _detector(manifest: Manifest, config: ExtractConfig) -> dict[str, Any]:
     values: dict[str, Any] = {"regions": manifest.regions}
     identity = manifest.detector
-    if config.detector.factory is not None:
+    # What is imported, or made by a factory, has no family, and no setting of ours.
+    if config.detector.factory is not None or identity.get("family") is None:
         return values
     from regionvlp.extract.detector.catalogue import ENTRIES, TOY
 
