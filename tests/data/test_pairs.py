@@ -253,6 +253,8 @@ def test_a_batch(shards: dict[str, VideoRegions]) -> None:
         "region_mask": ((3, 2, 4), torch.bool),
         "input_ids": ((3, 8), torch.int64),
         "attention_mask": ((3, 8), torch.bool),
+        "clip_number": ((3,), torch.int64),
+        "text_hash": ((3,), torch.int64),
     }
     assert batch["video_id"] == ["a.mp4", "b.mp4", "c.mp4"]
     assert batch["caption"] == [TEXTS[0], TEXTS[0], TEXTS[3]]
