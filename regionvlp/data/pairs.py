@@ -22,7 +22,6 @@ from regionvlp.data.draws import Draws
 from regionvlp.data.text.reading import TextReader
 from regionvlp.errors import InputError
 
-
 # What tells the pairs of a batch apart, [B] int64 each: the number of the clip among those of its source, and a hash of
 # the tokens of the caption, which is the same for captions that read the same, on every process.
 PAIR_KEYS = ("clip_number", "text_hash")

@@ -86,8 +86,8 @@ def taco_token_loss(
 
     The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is the weighted
     mean over all content words, 0 where there are none: over those of a group of candidates, then over the groups, and
-    with several processes the mean of their losses is that of all. A video without valid regions shows no word: its best cosine counts as 0, with zero
-    gradient.
+    with several processes the mean of their losses is that of all. A video without valid regions shows no word: its
+    best cosine counts as 0, with zero gradient.
 
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.

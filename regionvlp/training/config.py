@@ -140,17 +140,19 @@ class DemoVLPConfig(RunConfig):
 
     def _check_negatives(self) -> None:
         """Groups must lie within one part of a batch, since a part is all that is computed at a time."""
-        train = self.train
-        part, group = split_batch(train.batch_size, 1, train.accumulate), self.loss.contrasts
-        what = f"train.batch_size {train.batch_size} in train.accumulate {train.accumulate} parts"
-        if group != "global" and part % group:
+        train, group = self.train, self.loss.contrasts
+        part = split_batch(train.batch_size, 1, train.accumulate)
+        if group == "global":
+            return
+        if part % group:
             raise ConfigError(
-                f"loss.negatives.group {group} does not divide a part of {part} pairs ({what})",
-                "a group is contrasted within one part: choose a group, a batch size and parts that divide",
+                f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
+                f"(train.batch_size {train.batch_size} / train.accumulate {train.accumulate})",
+                "choose a batch size, parts and a group that divide",
             )
-        if min(part, part if group == "global" else group) < 2:
+        if group < 2:
             raise ConfigError(
-                f"a pair has nothing to be told from: {what}, loss.negatives {group}", "contrast 2 pairs at least"
+                "loss.negatives.group 1: a contrast of one pair learns nothing", "set loss.negatives.group to 2 or more"
             )
 
 

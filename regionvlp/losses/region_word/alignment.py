@@ -36,7 +36,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from regionvlp.errors import ConfigError
+from regionvlp.errors import ConfigError, InputError
 from regionvlp.losses.contrastive import info_nce
 from regionvlp.losses.gather import Candidates, Contrast, this_batch
 from regionvlp.losses.region_word.fused import fused_is_better, fused_obstacle, fused_scores
