@@ -101,7 +101,7 @@ def test_two_ranks_train_like_one_and_either_resumes_the_other(tmp_path: Path) -
 
 
 def check_alike(found: dict[Case, tuple[float, float]]) -> None:
-    bounds = {"float32": (1e-6, 1e-4), "float64": (1e-12, 1e-12)}
+    bounds = {"float32": (1e-6, 1e-4), "float64": (1e-6, 1e-12)}  # losses are added up in float32
     assert bounds.keys() == DTYPES.keys()
     for case, (loss, gradients) in found.items():
         assert loss <= bounds[case.dtype][0], case
