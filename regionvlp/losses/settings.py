@@ -12,7 +12,7 @@ from regionvlp.losses.region_word.settings import RegionWordSettings
 from regionvlp.losses.temperature import Temperature
 
 
-class NegativeGroups(Config):
+class GroupSettings(Config):
     """Contrast within groups.
 
     Attributes:
@@ -48,7 +48,7 @@ class LossSettings(Config):
     local: Literal["region_word", "filip", "taco"] = "region_word"
     word_weight: Literal["equal", "idf"] = "equal"
     temperature: Temperature = 0.05
-    negatives: Literal["global"] | NegativeGroups = "global"
+    negatives: Literal["global"] | GroupSettings = "global"
     duplicates: Literal["negatives", "mask"] = "negatives"
     region_word: RegionWordSettings = RegionWordSettings()
 
@@ -73,7 +73,7 @@ class LossSettings(Config):
         if isinstance(given, Mapping):
             fine = list(given) == ["group"] and type(given["group"]) is int and given["group"] >= 1
         else:
-            fine = given == "global" or isinstance(given, NegativeGroups)
+            fine = given == "global" or isinstance(given, GroupSettings)
         if not fine:
             raise ValueError("it takes 'global' or {group: N}, N pairs in each group")
         return given
