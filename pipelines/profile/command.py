@@ -20,9 +20,6 @@ from regionvlp.pipelines.output import console_for, json_option, write_json
 @click.option("--stored-frames", type=click.IntRange(1), default=8, show_default=True, help="Extracted per video.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Trainings on the same features.")
 @click.option("--epochs", type=click.IntRange(1), help="Times that a training visits a video.  [train.epochs]")
-@click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="That a training's batch is split over."
-)
 @json_option
 def command(config_path: Path, assignments: tuple[str, ...], json_path: str | None, **options: Any) -> None:
     """Count the parameters and FLOPs of a configuration, detector included."""

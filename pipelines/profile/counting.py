@@ -59,7 +59,6 @@ def profile(
     stored_frames: int,
     runs: int,
     epochs: int | None,
-    processes: int,
 ) -> dict[str, Any]:
     """Counts everything, says it on ``console`` and returns it; ``source`` is what the configuration is called.
 
@@ -77,7 +76,7 @@ def profile(
     parts = encoder_parts(config)
     detector_parts = detector_parts_of(network, *frame, config.data.clips.frames)
     table_3 = paper_rows(parts, detector_parts, frame_cost(network, *frame))
-    spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs, processes)
+    spent = feature_costs(config, parts, detector_parts, stored_frames, runs, epochs or config.train.epochs)
     console.print(f"{source}: {_input_line(config)}", markup=False)
     console.print(f"detector {network.name}, {network.rpn.proposals} proposals, frames of {frame[0]}x{frame[1]}")
     console.print(_parts_table(parts, detector_parts))
@@ -184,16 +183,15 @@ def paper_rows(parts: list[Part], detector: list[Part], frame: FrameCost) -> lis
 
 
 def feature_costs(
-    config: DemoVLPConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int, processes: int
+    config: DemoVLPConfig, parts: list[Part], detector: list[Part], stored: int, runs: int, epochs: int
 ) -> dict[str, Any]:
     """What extracting a video's features once adds to every time that training visits it.
 
     A visit costs three forward passes of both encoders, and of the similarities with every caption that the loss
-    contrasts it with: those of one process's part of the batch, or of all ``processes``.
+    contrasts it with: those of a part of the batch, or of a group in it.
     """
-    negatives = config.loss.negatives
-    captions = split_batch(config.train.batch_size, processes, config.train.accumulate)
-    captions *= processes if negatives == "global" else 1
+    negatives, part = config.loss.contrasts, split_batch(config.train.batch_size, 1, config.train.accumulate)
+    captions = part if negatives == "global" else negatives
     encoders = sum(part.flops for part in parts if part.parameters is not None)
     pairs = sum(part.counted for part in parts if part.parameters is None) * captions
     visit = FORWARD_AND_BACKWARD * (encoders + pairs)
@@ -213,7 +211,6 @@ def feature_costs(
         "stored_frames": stored,
         "extraction_flops": extraction,
         "batch_size": config.train.batch_size,
-        "processes": processes,
         "negatives": negatives,
         "captions_compared": captions,
         "training_flops_per_visit": visit,
@@ -353,7 +350,7 @@ def _say_features(console: Console, spent: dict[str, Any]) -> None:
         console,
         f"Extracting {many(spent['stored_frames'], 'frame')} of a video once: {_short(spent['extraction_flops'])}. "
         f"One visit in training: {visit} (three forward passes, compared with {spent['captions_compared']:,} captions: "
-        f"a batch of {spent['batch_size']:,}, --processes {spent['processes']}, loss.negatives {spent['negatives']}). "
+        f"a batch of {spent['batch_size']:,}, loss.negatives {spent['negatives']}). "
         f"The detector costs as much as {even} visits.",
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from regionvlp.data.captions import Caption, Captions
 from regionvlp.data.clips.base import Clips
@@ -19,6 +21,10 @@ from regionvlp.data.clips.frames import CAPTION, FrameChoice
 from regionvlp.data.draws import Draws
 from regionvlp.data.text.reading import TextReader
 from regionvlp.errors import InputError
+
+# What tells the pairs of a batch apart, [B] int64 each: the number of the clip among those of its source, and a hash of
+# the tokens of the caption, which is the same for captions that read the same, on every process.
+PAIR_KEYS = ("clip_number", "text_hash")
 
 
 class Pairs:
@@ -70,7 +76,7 @@ class Pairs:
         return len(self.clips.ids) if self.per_video else len(self.captions)
 
     def read(self, samples: ArrayLike, epoch: int) -> dict[str, Any]:
-        """The batch of B samples: what the clips and the texts give, ``video_id`` and ``caption``.
+        """The batch of B samples: what the clips and the texts give, ``video_id``, ``caption`` and :data:`PAIR_KEYS`.
 
         Raises:
             UnreadableItemsError: some cannot be read. IndexError: there are not so many samples.
@@ -83,8 +89,9 @@ class Pairs:
         captions_B = self._captions_of(numbers_B, draws)
         videos_B = self.video_of[captions_B]
         texts: list[str] = self.captions.texts.take(pa.array(captions_B)).to_pylist()
-        clips = self.clips.read_batch(videos_B, self.choice, draws)
-        return {**clips, **self.texts(texts), "video_id": [self.clips.ids[at] for at in videos_B], "caption": texts}
+        read = {**self.clips.read_batch(videos_B, self.choice, draws), **self.texts(texts)}
+        read |= {"clip_number": torch.from_numpy(videos_B), "text_hash": text_hash(read)}
+        return {**read, "video_id": [self.clips.ids[at] for at in videos_B], "caption": texts}
 
     def _captions_of(self, numbers_B: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """[B] the caption of each sample."""
@@ -93,3 +100,16 @@ class Pairs:
         first_B, past_B = self._starts[numbers_B], self._starts[numbers_B + 1]
         drawn_B: NDArray[np.int64] = self._by_video[draws.integers(CAPTION, first_B[:, None], past_B[:, None])[:, 0]]
         return drawn_B
+
+
+def text_hash(texts: Mapping[str, Tensor]) -> Tensor:
+    """[B] int64, equal where captions have the same tokens, however they are written and padded.
+
+    Args:
+        texts: ``input_ids`` [B, L] int64 and ``attention_mask`` [B, L] bool.
+    """
+    ids_BL = texts["input_ids"].numpy().astype(np.uint64) * texts["attention_mask"].numpy()
+    # A sum of 64-bit products, each place with a multiplier of its own, wraps round; unlike captions agree by chance
+    # about once in 2**49 pairs.
+    places = np.random.PCG64(0).random_raw(ids_BL.shape[1]) | np.uint64(1)
+    return torch.from_numpy((ids_BL * places).sum(1).astype(np.int64))

@@ -8,13 +8,15 @@ Shape letters: V videos of N regions, T captions of W words, B pairs; Q query it
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.errors import InputError
 from regionvlp.losses.contrastive import info_nce
-from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.gather import Candidates, Contrast, this_batch
 from regionvlp.losses.region_word.settings import RegionWordScores
 from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import (
@@ -58,17 +60,23 @@ def filip_loss(
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
         temperature: of both contrasts.
-        among: the candidates, where they are more than this batch (see :func:`candidates`).
+        among: the candidates, where they are others than this batch (see :func:`regionvlp.losses.candidates`).
 
     Raises:
         InputError: the two sides are not paired, or see :func:`filip_scores`.
     """
-    among = among or candidates(video, text)
+    among = among or this_batch(video, text)
     check_comparable(among.video, among.text)
-    return {
-        "local_v2l_loss": info_nce(_best_match(query=video, context=among.text), temperature, among.first),
-        "local_l2v_loss": info_nce(_best_match(query=text, context=among.video), temperature, among.first),
-    }
+
+    def contrast(group: Contrast) -> dict[str, Tensor]:
+        rows_VT = _best_match(query=group.video, context=group.among_text)
+        rows_TV = _best_match(query=group.text, context=group.among_video)
+        return {
+            "local_v2l_loss": info_nce(rows_VT, temperature, group.first, group.same),
+            "local_l2v_loss": info_nce(rows_TV, temperature, group.first, group.same),
+        }
+
+    return among.mean(contrast, video, text)
 
 
 def taco_token_loss(
@@ -77,15 +85,15 @@ def taco_token_loss(
     """``taco_token_loss``: each content word finds its video by the best of the video's regions.
 
     The token-aware term of TACo; its fusion layers have no place in a model of two towers. The loss is the weighted
-    mean over all content words, 0 where there are none; with candidates of several processes the mean of their losses
-    is that over all words. A video without valid regions shows no word: its best cosine counts as 0, with zero
-    gradient.
+    mean over all content words, 0 where there are none: over those of a group of candidates, then over the groups, and
+    with several processes the mean of their losses is that of all. A video without valid regions shows no word: its
+    best cosine counts as 0, with zero gradient.
 
     Args:
         video, text: tokens [B, N, D] and [B, W, D], paired row by row.
         word_weight: [B, W] float, a word's inverse document frequency if it is a noun or verb, 0 if it is not.
         temperature: of the contrast, at least 0.0001.
-        among: the candidates, where they are more than this batch (see :func:`candidates`).
+        among: the candidates, where they are others than this batch (see :func:`regionvlp.losses.candidates`).
 
     Raises:
         InputError: ``word_weight`` has another shape than the words, or a word's weight is negative or no number;
@@ -99,16 +107,29 @@ def taco_token_loss(
     weight_BW = word_weight.masked_fill(~text.mask, 0)
     if not (weight_BW.isfinite() & (weight_BW >= 0)).all():
         raise InputError("word_weight holds negative, infinite or NaN weights", "weigh words by 0 or more")
-    among = among or candidates(video, text)
+    among = among or this_batch(video, text)
     check_comparable(among.video, among.text)
-    with full_precision(text.tokens):
-        best_QCN = in_blocks(_best_context, unit_tokens(text), _answering(among.video))
-    truth_B = torch.arange(among.first, among.first + len(text), device=best_QCN.device)
-    truth_BW = truth_B[:, None].expand(-1, best_QCN.shape[2])
-    surprise_BW = functional.cross_entropy(best_QCN / temperature, truth_BW, reduction="none")
-    weight_BW = weight_BW.to(surprise_BW.dtype)
-    weight = among.mean_over_processes(weight_BW.sum())  # a process with more words counts for more
-    return {"taco_token_loss": (surprise_BW * weight_BW).sum() / weight.clamp_min(1e-8)}
+    weight_BW = weight_BW.to(torch.promote_types(text.tokens.dtype, torch.float32))
+    totals = iter(among.totals(weight_BW.sum(1)))
+
+    def contrast(group: Contrast) -> dict[str, Tensor]:
+        # Of a group's words, this process's share of its captions has so many by rights; with more it counts for more.
+        due = next(totals) * (len(group.text) / len(group.among_text))
+        surprise_QW = _surprise(group, temperature)
+        return {"taco_token_loss": (surprise_QW * weight_BW[group.rows]).sum() / due.clamp_min(1e-8)}
+
+    return among.mean(contrast, video, text)
+
+
+def _surprise(group: Contrast, temperature: float) -> Tensor:
+    """[Q, W]: of each word, how little its best regions tell its video from the others."""
+    with full_precision(group.text.tokens):
+        logits_QCW = in_blocks(_best_context, unit_tokens(group.text), _answering(group.among_video)) / temperature
+    if group.same is not None:
+        logits_QCW = logits_QCW.masked_fill(group.same[..., None], -math.inf)
+    truth_Q = torch.arange(group.first, group.first + len(group.text), device=logits_QCW.device)
+    truth_QW = truth_Q[:, None].expand(-1, logits_QCW.shape[2])
+    return functional.cross_entropy(logits_QCW, truth_QW, reduction="none")
 
 
 def taco_similarity(*, video: Encoded, text: Encoded) -> Tensor:

@@ -6,11 +6,13 @@ In: ``Encoded.pooled`` of both sides. Out: InfoNCE in both directions, and the s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.gather import Candidates, Contrast, this_batch
 from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import check_pooled, full_precision, widen
 from regionvlp.models.encoded import Encoded
@@ -27,17 +29,21 @@ def global_contrast(
     Args:
         video, text: ``pooled`` [B, D] each, paired row by row.
         temperature: what cosines are divided by, at least 0.0001.
-        among: the candidates, where they are more than this batch (see :func:`candidates`).
+        among: the candidates, where they are others than this batch (see :func:`regionvlp.losses.candidates`).
 
     Raises:
         InputError: widths differ, the two sides are not paired, a vector is not finite, or the temperature is too low.
     """
-    among = among or candidates(video, text)
+    among = among or this_batch(video, text)
     check_pooled(among.video, among.text)
-    similarity_TV = _cosines(among.video, text)
-    rows_VT = similarity_TV.T if among.are(video, text) else _cosines(video, among.text).T
-    text_rows = info_nce(similarity_TV, temperature, among.first)
-    return {"global_loss": text_rows + info_nce(rows_VT, temperature, among.first)}
+
+    def contrast(group: Contrast) -> dict[str, Tensor]:
+        similarity_TV = _cosines(group.among_video, group.text)
+        rows_VT = similarity_TV.T if group.closed else _cosines(group.video, group.among_text).T
+        text_rows = info_nce(similarity_TV, temperature, group.first, group.same)
+        return {"global_loss": text_rows + info_nce(rows_VT, temperature, group.first, group.same)}
+
+    return among.mean(contrast, video, text)
 
 
 def global_similarity(*, video: Encoded, text: Encoded) -> Tensor:
@@ -58,17 +64,21 @@ def _cosines(video: Encoded, text: Encoded) -> Tensor:
         return text_TD @ video_VD.T
 
 
-def info_nce(similarity_QC: Tensor, temperature: float, first: int = 0) -> Tensor:
+def info_nce(similarity_QC: Tensor, temperature: float, first: int = 0, same_QC: Tensor | None = None) -> Tensor:
     """Mean over queries of ``-log softmax(similarity / temperature)`` at the true candidate.
 
     Args:
         similarity_QC: [queries, candidates].
         temperature: at least 0.0001.
         first: the candidate that belongs to query 0; query i belongs to ``first + i``.
+        same_QC: [queries, candidates] bool, those that are left out, being no negatives; None for none.
 
     Raises:
         InputError: the temperature is too low, or no number.
     """
     check_temperature(temperature)
     truth = torch.arange(first, first + len(similarity_QC), device=similarity_QC.device)
-    return functional.cross_entropy(similarity_QC / temperature, truth)
+    logits_QC = similarity_QC / temperature
+    if same_QC is not None:
+        logits_QC = logits_QC.masked_fill(same_QC, -math.inf)
+    return functional.cross_entropy(logits_QC, truth)

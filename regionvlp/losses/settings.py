@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 
 from regionvlp.config import Config
 from regionvlp.losses.region_word.settings import RegionWordSettings
 from regionvlp.losses.temperature import Temperature
 
-Negatives = Literal["local", "global"]
+
+class GroupSettings(Config):
+    """Contrast within groups.
+
+    Attributes:
+        group: pairs in each; they are slices of the global batch, in its order.
+    """
+
+    group: int = Field(ge=1)
 
 
 class LossSettings(Config):
@@ -24,7 +33,13 @@ class LossSettings(Config):
             verbs in the training captions and 0 for other words (as TACo does; finding them needs a tagger, see
             :mod:`regionvlp.data.text.content_words`).
         temperature: of the global contrast, ``filip`` and ``taco``; ``region_word`` has its own.
-        negatives: from this process's batch (``local``, as published) or from all processes (``global``).
+        negatives: where a pair's come from. ``global``: the whole batch, whatever the number of processes; of a batch
+            that is computed in parts (``train.accumulate``) the part. ``{group: N}``: the N pairs of its group, which
+            must divide a part, so that neither parts nor processes change what is learnt. DemoVLP was published with
+            the pairs of one GPU, ``{group: 128}``.
+        duplicates: whether another pair of the same clip, or of a caption that reads the same, is one of a pair's
+            ``negatives``, as in the published recipes, or left out of the contrast (``mask``): it would be pushed away
+            from what it fits.
         region_word: settings of the alignment.
     """
 
@@ -33,8 +48,14 @@ class LossSettings(Config):
     local: Literal["region_word", "filip", "taco"] = "region_word"
     word_weight: Literal["equal", "idf"] = "equal"
     temperature: Temperature = 0.05
-    negatives: Negatives = "local"
+    negatives: Literal["global"] | GroupSettings = "global"
+    duplicates: Literal["negatives", "mask"] = "negatives"
     region_word: RegionWordSettings = RegionWordSettings()
+
+    @property
+    def contrasts(self) -> Literal["global"] | int:
+        """What :func:`regionvlp.losses.candidates` takes: ``global``, or how many pairs make a group."""
+        return self.negatives if self.negatives == "global" else self.negatives.group
 
     @property
     def weighs_words(self) -> bool:
@@ -45,6 +66,17 @@ class LossSettings(Config):
     def counts_padding(self) -> bool:
         """Whether the losses depend on the widths that a batch was padded to."""
         return self.use_local and self.local == "region_word" and self.region_word.counts_padding
+
+    @field_validator("negatives", mode="before")
+    @classmethod
+    def _one_of_both(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            fine = list(given) == ["group"] and type(given["group"]) is int and given["group"] >= 1
+        else:
+            fine = given == "global" or isinstance(given, GroupSettings)
+        if not fine:
+            raise ValueError("it takes 'global' or {group: N}, N pairs in each group")
+        return given
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> LossSettings:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from regionvlp.data.pairs import PAIR_KEYS
 from regionvlp.errors import ConfigError
 from regionvlp.losses.contrastive import global_contrast, global_similarity
 from regionvlp.losses.gather import candidates
@@ -40,7 +41,9 @@ class DemoVLP(System):
         self.model = model
         self.losses = losses
         self.match = token_match(losses)
-        self.inputs = DualEncoder.video_keys + DualEncoder.text_keys + (self.match.inputs if self.match else ())
+        self._same = PAIR_KEYS if losses.duplicates == "mask" else ()
+        read = self.match.inputs if self.match else ()
+        self.inputs = DualEncoder.video_keys + DualEncoder.text_keys + read + self._same
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoders; the losses look at their input on the host and bring kernels of their own."""
@@ -48,14 +51,19 @@ class DemoVLP(System):
         self.model.text.compile(*args, **kwargs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``global_loss`` and the losses of the token matching, whichever are in use."""
+        """``global_loss`` and the losses of the token matching, whichever are in use.
+
+        Where duplicates are masked, ``duplicates`` says how many candidates of a pair were left out, on average.
+        """
         video, text = self.encode_video(batch), self.encode_text(batch)
-        among = candidates(video, text, self.losses.negatives)
+        among = candidates(video, text, self.losses.contrasts, keys=[batch[key] for key in self._same])
         scalars: dict[str, Tensor] = {}
         if self.losses.use_global:
             scalars |= global_contrast(video=video, text=text, temperature=self.losses.temperature, among=among)
         if self.match:
             scalars |= self.match.loss(video, text, among, batch)
+        if self._same:
+            scalars["duplicates"] = among.left_out()
         return scalars
 
     def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:

@@ -6,6 +6,8 @@ a class for each. :func:`run_config` is the way in; it also reads files of older
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +19,9 @@ from regionvlp.data.settings import AbsolutePath, DataSettings, RegionDataSettin
 from regionvlp.errors import ConfigError, nearest
 from regionvlp.losses.settings import LossSettings
 from regionvlp.models.settings import DualEncoderSettings, Inflation
-from regionvlp.training.settings import OptimSettings, TrainSettings
+from regionvlp.training.settings import OptimSettings, TrainSettings, split_batch
+
+logger = logging.getLogger(__name__)
 
 # Until 0.1.0 these stood in ``data`` itself.
 MOVED_TO_CLIPS = ("frames", "regions", "loc_dim", "padding", "sampling", "in_memory")
@@ -118,6 +122,38 @@ class DemoVLPConfig(RunConfig):
         if self.data.text_length > text.max_length:
             message = f"data.text_length {self.data.text_length} does not fit model.text.max_length {text.max_length}"
             raise ConfigError(message, f"set model.text.max_length={self.data.text_length}")
+        self._check_padding()
+        self._check_negatives()
+
+    def _check_padding(self) -> None:
+        """A loss that counts padding is one function only if every batch is padded alike."""
+        region_word = self.loss.region_word
+        if not self.counts_padding:
+            return
+        valid = "or count valid tokens alone (loss.region_word.threshold_count, query_mean, query_norm)"
+        if not self.data.pad_text:
+            message = "loss.region_word counts padding, but data.pad_text is off: each batch would be another function"
+            raise ConfigError(message, f"set data.pad_text=true, {valid}")
+        if region_word.reads_padding and self.data.clips.padding != "edge":
+            message = f"loss.region_word reads padded regions, but data.clips.padding is {self.data.clips.padding}"
+            raise ConfigError(f"{message}, not what the public code pads with", f"set data.clips.padding=edge, {valid}")
+
+    def _check_negatives(self) -> None:
+        """Groups must lie within one part of a batch, since a part is all that is computed at a time."""
+        train, group = self.train, self.loss.contrasts
+        part = split_batch(train.batch_size, 1, train.accumulate)
+        if group == "global":
+            return
+        if part % group:
+            raise ConfigError(
+                f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
+                f"(train.batch_size {train.batch_size} / train.accumulate {train.accumulate})",
+                "choose a batch size, parts and a group that divide",
+            )
+        if group < 2:
+            raise ConfigError(
+                "loss.negatives.group 1: a contrast of one pair learns nothing", "set loss.negatives.group to 2 or more"
+            )
 
 
 RUN_CONFIGS: dict[str, type[RunConfig]] = {"demovlp": DemoVLPConfig}
@@ -140,7 +176,7 @@ def run_config(*layers: Mapping[str, Any], source: str = "the configuration") ->
     if not isinstance(task, str) or task not in RUN_CONFIGS:
         hint = nearest(str(task), RUN_CONFIGS) or f"systems: {', '.join(RUN_CONFIGS)}"
         raise ConfigError(f"no system '{task}' for 'task' in {source}", hint)
-    return validate(RUN_CONFIGS[task], values, source, elsewhere=_systems_with)
+    return validate(RUN_CONFIGS[task], _without_local(values, source), source, elsewhere=_systems_with)
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -167,6 +203,25 @@ def _upgraded(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise ConfigError(message, f"keep data.clips.{twice}")
     rest = {key: value for key, value in data.items() if key not in moved}
     return values | {"data": rest | {"clips": {**moved, **clips}}}
+
+
+def _without_local(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Until 0.1.0 ``loss.negatives: local`` contrasted what one process held of a part: now a group of that size.
+
+    How many processes there were no file says; those that run now stand for them.
+    """
+    loss, train = values.get("loss"), values.get("train", {})
+    if not isinstance(loss, Mapping) or loss.get("negatives") != "local" or not isinstance(train, Mapping):
+        return values
+    settings = validate(TrainSettings, train, source)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    group = max(1, settings.batch_size // (settings.accumulate * processes))
+    logger.warning(
+        "loss.negatives 'local' of %s is read as {group: %d}, what each of %d processes holds; if there were more when "
+        "it was trained, set loss.negatives to what they held",
+        source, group, processes,
+    )  # fmt: skip
+    return values | {"loss": {**loss, "negatives": {"group": group}}}
 
 
 def _systems_with(key: str) -> list[str]:

@@ -78,6 +78,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         _, parts = trainer.loaders.next()
         trainer.loaders.close()
         scalars = trainer.train_step(*parts)
+        means = world.mean([float(value.detach()) for value in scalars.values()])  # of the batch, as the log has them
         return {
             "task": prepared.config.task,
             "device": str(world.device),
@@ -89,7 +90,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "batch_size": prepared.config.train.batch_size,
             "steps_per_epoch": trainer.loaders.steps_per_epoch,
             "steps": trainer.total_steps,
-            "first_batch": {name: round(float(value.detach()), 4) for name, value in scalars.items()},
+            "first_batch": {name: round(value, 4) for name, value in zip(scalars, means, strict=True)},
         }
     finally:
         close_world(world)

@@ -76,7 +76,8 @@ class TrainSettings(Config):
     max_steps: Annotated[PositiveInt | None, RESUMABLE] = None  # optimizer steps; ends the run before the epochs do
     # Pairs per optimizer step over all processes and accumulated parts, so that a recipe means the same anywhere.
     batch_size: PositiveInt = 128
-    # Parts that a batch is computed in. Contrastive losses then only see the negatives of one part at a time.
+    # Parts that a batch is computed in. Contrastive losses then only see the negatives of one part at a time, so that
+    # their number is part of what is learnt unless loss.negatives names groups that fit into a part.
     accumulate: PositiveInt = 1
     # An epoch ends with the shortest dataset, or with this many pairs over all datasets and processes.
     samples_per_epoch: PositiveInt | None = None

@@ -16,7 +16,7 @@ from regionvlp.data.captions import Caption
 from regionvlp.data.clips.frames import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.draws import Draws
-from regionvlp.data.pairs import Pairs
+from regionvlp.data.pairs import Pairs, text_hash
 from regionvlp.data.settings import RegionClipSettings, RegionDataSettings
 from regionvlp.data.sources import open_source, text_reader
 from regionvlp.data.text.reading import TextReader
@@ -253,11 +253,28 @@ def test_a_batch(shards: dict[str, VideoRegions]) -> None:
         "region_mask": ((3, 2, 4), torch.bool),
         "input_ids": ((3, 8), torch.int64),
         "attention_mask": ((3, 8), torch.bool),
+        "clip_number": ((3,), torch.int64),
+        "text_hash": ((3,), torch.int64),
     }
     assert batch["video_id"] == ["a.mp4", "b.mp4", "c.mp4"]
     assert batch["caption"] == [TEXTS[0], TEXTS[0], TEXTS[3]]
     shorter = TextReader(tokenizer, 8)([TEXTS[0]])["input_ids"]
     assert torch.equal(shorter, batch["input_ids"][:1, : shorter.shape[1]])
+
+
+def test_pairs_of_one_clip_or_one_caption_are_known_by_their_keys(shards: dict[str, VideoRegions]) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 60)
+    batch = opened(shards, settings(text_length=8), tokenizer=tokenizer).read([0, 4, 11], 0)
+    again = opened(shards, settings(text_length=8, pad_text=True), tokenizer=tokenizer).read([4, 11], 1)
+    assert batch["clip_number"].tolist() == [0, 1, 2]
+    assert batch["text_hash"][0] == batch["text_hash"][1] != batch["text_hash"][2]  # of the first two texts are one
+    assert torch.equal(again["text_hash"], batch["text_hash"][1:])  # however wide the batch
+    texts = ["a dog", "A  dog", "dog a", "a dog a dog", "a", "", "a dog"]
+    hashes = text_hash(TextReader(TextTokenizer.train(["a dog"], 60), 16)(texts)).tolist()
+    assert hashes[0] == hashes[1] == hashes[6]
+    assert len(set(hashes)) == 5
+    tokens = {"input_ids": torch.tensor([[2, 5, 6, 3, 0]]), "attention_mask": torch.tensor([[True] * 4 + [False]])}
+    assert text_hash(tokens).item() == -1507449595819295472  # in every process, whatever its libraries
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,33 @@ def test_the_edges_have_defined_results(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("real", [True, False])
+def test_what_is_alike_to_rounding_moves_nothing(name: str, real: bool) -> None:
+    """Clips of equal regions, such as the encoder makes of a clip without any; words that are all on one side of them.
+
+    Of equal contexts none is above the average, and so are, in the public form, all words to queries that are equal.
+    """
+    video, text = side(2, 6, seed=1, real=1), side(3, 4, seed=2, real=1)
+    with torch.no_grad():
+        video.tokens[:] = video.tokens[:, :1]
+        text.tokens[:] = 0.3 * text.tokens - video.tokens[:1, :1]
+    video.mask[:] = real
+    draw = torch.Generator().manual_seed(3)
+    still = region_word_scores(video=video, text=text, settings=SETTINGS[name])
+    for _ in range(5):
+        noise = 1e-7 * torch.randn(video.tokens.shape, generator=draw, dtype=torch.float64)
+        moved = region_word_scores(
+            video=Encoded(video.pooled, video.tokens + noise, video.mask), text=text, settings=SETTINGS[name]
+        )
+        torch.testing.assert_close(moved.v2l, still.v2l, rtol=0, atol=1e-5)
+        torch.testing.assert_close(moved.l2v, still.l2v, rtol=0, atol=1e-5)
+    if real or SETTINGS[name].query_mean == "padded":
+        cosine = functional.cosine_similarity(text.tokens[None], video.tokens[:, None, :1], dim=-1)
+        if SETTINGS[name].threshold_count == "valid" or real or not SETTINGS[name].refine:
+            torch.testing.assert_close(still.l2v, cosine.mean(2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_one_pair_and_one_word(name: str) -> None:
     video, text = side(1, 5, seed=1), side(1, 1, seed=2)
     loss = sum(region_word_loss(video=video, text=text, settings=SETTINGS[name]).values())

@@ -58,7 +58,7 @@ def test_what_a_reader_sees(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         "without the detector",
         "fit no configuration",
         "1 run of 1",
-        "with 64 captions: a batch of 64, --processes 1, loss.negatives local",
+        "with 64 captions: a batch of 64, loss.negatives global",
     ):
         assert part in text
     assert "%" not in text
@@ -76,12 +76,12 @@ def test_other_local_losses_are_counted(
 
 
 def test_whose_captions_a_video_is_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--config", "demo.yaml", "--processes", "4", "--set", "train.accumulate=2"]
-    local = read(capsys, *arguments)["features"]
-    everywhere = read(capsys, *arguments, "--set", "loss.negatives=global")["features"]
-    assert (local["captions_compared"], everywhere["captions_compared"]) == (8, 32)
-    assert local["training_flops_per_visit"] < everywhere["training_flops_per_visit"]
-    assert profile("--config", "demo.yaml", "--processes", "7") == 2
+    arguments = ["--config", "demo.yaml", "--set", "train.accumulate=2"]
+    group = read(capsys, *arguments, "--set", "loss.negatives={group: 8}")["features"]
+    part = read(capsys, *arguments)["features"]
+    assert (group["captions_compared"], part["captions_compared"]) == (8, 32)
+    assert group["training_flops_per_visit"] < part["training_flops_per_visit"]
+    assert profile("--config", "demo.yaml", "--set", "train.accumulate=7") == 2
     assert "does not divide" in capsys.readouterr().err
 
 

@@ -152,7 +152,8 @@ def test_finetune_without_weights(recipe: Edit, capsys: pytest.CaptureFixture[st
 
 def test_only_a_loss_that_counts_padding_keeps_it(recipe: Edit) -> None:
     for region_word, trimmed in (({"form": "paper"}, True), ({"form": "public", "query_mean": "padded"}, False)):
-        config = run_config(yaml.safe_load(recipe(loss={"region_word": region_word}).read_text()), source="test")
+        written = yaml.safe_load(recipe(loss={"region_word": region_word}).read_text())
+        config = run_config(written, {"data": {"pad_text": True, "padding": "edge"}}, source="test")
         (data,) = prepare(config).datasets
         assert isinstance(data.clips, RegionClips)
         assert data.clips.trim is trimmed

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from regionvlp.config import load_config
 from regionvlp.errors import ConfigError, InputError
-from regionvlp.losses import filip_similarity, global_similarity, region_word_similarity, taco_similarity
+from regionvlp.losses import (
+    REGION_WORD_PRESETS,
+    filip_similarity,
+    global_similarity,
+    region_word_similarity,
+    taco_similarity,
+)
 from regionvlp.losses.settings import LossSettings
 from regionvlp.models.settings import DualEncoderSettings
 from regionvlp.systems.demovlp import DemoVLP
@@ -110,6 +116,9 @@ def test_users_mistakes() -> None:
         load_config(LossSettings, {"use_global": False, "use_local": False})
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
         load_config(LossSettings, {"temprature": 0.1})
+    for negatives in ("local", 128, {"groups": 128}, {"group": 0}, {"group": 2.5}, {"group": 2, "size": 3}):
+        with pytest.raises(ConfigError, match=r"negatives.*it takes 'global' or \{group: N\}"):
+            load_config(LossSettings, {"negatives": negatives})
 
 
 def test_weights_of_words_are_read_where_they_are_asked_for() -> None:
@@ -122,6 +131,35 @@ def test_weights_of_words_are_read_where_they_are_asked_for() -> None:
         ones = weighed({**batch(), "word_weight": torch.ones(3, 5)})
     assert found["taco_token_loss"] != plain["taco_token_loss"]
     assert torch.equal(ones["taco_token_loss"], plain["taco_token_loss"])
+
+
+@pytest.mark.parametrize("form", ["paper", "valid", "public"])
+def test_a_clip_without_regions_has_a_score_that_rounding_does_not_move(form: str) -> None:
+    task, given = small(region_word=REGION_WORD_PRESETS[form].model_dump()), batch()
+    given["features"] = given["features"].float()
+    for key in ("features", "location", "region_mask"):
+        given[key][1] = 0
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        text = task.encode_text(given)
+        still = task.similarity(task.encode_video(given), text)
+        for _ in range(5):
+            noise = 1e-7 * torch.randn(given["features"].shape, generator=draw)
+            moved = task.similarity(task.encode_video({**given, "features": given["features"] + noise}), text)
+            torch.testing.assert_close(moved, still, rtol=0, atol=1e-5)
+
+
+def test_other_pairs_of_a_clip_or_a_caption_may_be_left_out() -> None:
+    plain, masking = small(), small(duplicates="mask")
+    assert set(masking.inputs) - set(plain.inputs) == {"clip_number", "text_hash"}
+    unlike = {"clip_number": torch.arange(3), "text_hash": torch.arange(3)}
+    with torch.no_grad():
+        expected, found = plain(batch()), masking({**batch(), **unlike})
+        some = masking({**batch(), **unlike, "clip_number": torch.tensor([4, 1, 4])})
+    assert found.pop("duplicates") == 0
+    assert found == expected
+    assert some.pop("duplicates") == pytest.approx(2 / 3)
+    assert all(some[name] < value for name, value in expected.items())
 
 
 @pytest.mark.parametrize("losses", [{}, {"local": "filip"}, {"local": "taco"}, {"region_word": {"form": "public"}}])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from regionvlp.config import HARMLESS, Config, resumable_keys
 from regionvlp.data.settings import DataSettings
 from regionvlp.errors import ConfigError
+from regionvlp.losses import REGION_WORD_PRESETS
 from regionvlp.systems.registry import SYSTEMS
 from regionvlp.training.config import RUN_CONFIGS, DemoVLPConfig, RunConfig, run_config
 
@@ -81,3 +82,54 @@ def test_what_may_change_is_marked_where_it_is_defined() -> None:
 def test_settings_import_no_torch() -> None:
     code = "import sys, regionvlp.training.config, regionvlp.extract.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def of_batch(**values: Any) -> RunConfig:
+    """A configuration whose batches are 128 pairs in 2 parts."""
+    return run_config({"train": {"batch_size": 128, "accumulate": 2}}, values)
+
+
+def test_groups_fit_into_what_is_contrasted_at_a_time() -> None:
+    for group in (64, 32, 2):
+        of_batch(loss={"negatives": {"group": group}}).check_sizes()
+    for group in (128, 48):
+        message = rf"group {group} does not divide the 64 pairs .*train.batch_size 128 / train.accumulate 2"
+        with pytest.raises(ConfigError, match=message):
+            of_batch(loss={"negatives": {"group": group}}).check_sizes()
+    with pytest.raises(ConfigError, match=r"negatives.group 1: a contrast of one pair learns nothing"):
+        of_batch(loss={"negatives": {"group": 1}}).check_sizes()
+
+
+@pytest.mark.parametrize(("processes", "group"), [(None, 64), ("1", 64), ("8", 8)])
+def test_what_one_process_held_is_a_group_now(
+    processes: str | None, group: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("WORLD_SIZE", processes)
+    config = of_batch(loss={"negatives": "local", "temperature": 0.1})
+    assert config.loss.contrasts == group
+    assert config.loss.temperature == 0.1
+    assert f"'local' of the configuration is read as {{group: {group}}}" in caplog.text
+    caplog.clear()
+    assert of_batch(loss={"negatives": "global"}).loss.contrasts == "global"
+    assert of_batch().loss.contrasts == "global"
+    assert not caplog.messages
+
+
+def test_a_loss_that_counts_padding_demands_it() -> None:
+    public = {"region_word": REGION_WORD_PRESETS["public"].model_dump()}
+    padded = {"pad_text": True, "clips": {"padding": "edge"}}
+    of_batch(loss=public, data=padded).check_sizes()
+    with pytest.raises(ConfigError, match=r"counts padding, but data.pad_text is off") as caught:
+        of_batch(loss=public, data={**padded, "pad_text": False}).check_sizes()
+    assert "data.pad_text=true" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"data.clips.padding is zeros") as caught:
+        of_batch(loss=public, data={"pad_text": True}).check_sizes()
+    assert "data.clips.padding=edge" in caught.value.hint
+    # A threshold that counts the width does not read what stands in it.
+    counting = {"region_word": {"form": "public", "threshold_count": "padded"}}
+    of_batch(loss=counting, data={"pad_text": True}).check_sizes()
+    # What is not in use demands nothing.
+    of_batch(loss={**public, "local": "filip"}).check_sizes()
+    of_batch(loss={**public, "use_local": False}).check_sizes()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_against_two import DTYPES, Case, cases, differences, some_cases
 from safetensors.torch import load_file
 from tiny_run import TinyTask, tiny_trainer
 
@@ -97,3 +98,27 @@ def test_two_ranks_train_like_one_and_either_resumes_the_other(tmp_path: Path) -
     for (step, loss), (other_step, other) in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         assert step == other_step
         assert loss == pytest.approx(other, rel=1e-4)
+
+
+def check_alike(found: dict[Case, tuple[float, float]]) -> None:
+    bounds = {"float32": (1e-6, 1e-4), "float64": (1e-6, 1e-12)}  # losses are added up in float32
+    assert bounds.keys() == DTYPES.keys()
+    for case, (loss, gradients) in found.items():
+        assert loss <= bounds[case.dtype][0], case
+        assert gradients <= bounds[case.dtype][1], case
+
+
+def test_every_loss_is_the_same_on_one_process_and_on_two(tmp_path: Path) -> None:
+    """Captions of uneven lengths, clips without regions, duplicates with the other process, a batch in two parts."""
+    check_alike(differences(tmp_path, list(some_cases())))
+
+
+@pytest.mark.slow
+def test_every_loss_is_the_same_wherever_its_negatives_come_from(tmp_path: Path) -> None:
+    check_alike(differences(tmp_path, list(cases())))
+
+
+@pytest.mark.slow
+def test_four_processes_share_groups(tmp_path: Path) -> None:
+    """Each holds three pairs: a group of six is two processes', and groups of four lie across all of them."""
+    check_alike(differences(tmp_path, [case for case in cases() if case.parts == 1], world=4))

@@ -31,13 +31,14 @@ Shape letters: V videos, T captions.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from regionvlp.errors import ConfigError
+from regionvlp.errors import ConfigError, InputError
 from regionvlp.losses.contrastive import info_nce
-from regionvlp.losses.gather import Candidates, candidates
+from regionvlp.losses.gather import Candidates, Contrast, this_batch
 from regionvlp.losses.region_word.fused import fused_is_better, fused_obstacle, fused_scores
 from regionvlp.losses.region_word.lean import lean_scores
 from regionvlp.losses.region_word.settings import RegionWordScores, RegionWordSettings
@@ -73,13 +74,12 @@ def region_word_scores(
         ConfigError: the environment asks for the fused form where it cannot be had, or for no form at all.
     """
     check_comparable(video, text, padding_too=settings.reads_padding)
-    fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
-    return (fused_scores if fused else lean_scores)(video, text, settings, v2l=v2l, l2v=l2v)
+    return _scores(video, text, settings, v2l=v2l, l2v=l2v)
 
 
 def region_word_similarity(*, video: Encoded, text: Encoded, settings: RegionWordSettings) -> Tensor:
     """[texts, videos]: S_v2l + S_l2v, the local part of the similarity that retrieval ranks by; in [-2, 2]."""
-    return _sum(video, text, settings).T
+    return _sum(region_word_scores(video=video, text=text, settings=settings)).T
 
 
 def region_word_loss(
@@ -93,25 +93,45 @@ def region_word_loss(
 
     Args:
         video, text: see :func:`region_word_scores`, paired row by row.
-        among: the candidates, where they are more than this batch (see :func:`candidates`).
+        among: the candidates, where they are others than this batch (see :func:`regionvlp.losses.candidates`).
 
     Raises:
-        InputError: the two sides are not paired, or see :func:`region_word_scores`.
+        InputError: the two sides are not paired, padding is counted and processes padded their tokens to different
+            widths, or see :func:`region_word_scores`.
     """
-    among = among or candidates(video, text)
+    among = among or this_batch(video, text)
+    if settings.counts_padding and not among.even:
+        raise InputError(
+            "this loss counts padding, and tokens came in different widths from different processes",
+            "pad every batch to one width: data.pad_text=true, and regions untrimmed",
+        )
+    check_comparable(among.video, among.text, padding_too=settings.reads_padding)
+    return among.mean(partial(_loss, settings=settings), video, text)
+
+
+def _loss(group: Contrast, settings: RegionWordSettings) -> dict[str, Tensor]:
+    """The loss of one group, whose tokens can be compared."""
+    video, text = group.video, group.text
     if settings.form == "paper":
-        if among.are(video, text):
-            scores = region_word_scores(video=video, text=text, settings=settings)
-            return _nce_both(scores.v2l, scores.l2v.T, settings, among.first)
+        if group.closed:
+            scores = _scores(video, text, settings)
+            return _nce_both(scores.v2l, scores.l2v.T, settings, group)
         # Each direction is contrasted along its own queries, so nothing is computed that is not used.
-        rows_VT = region_word_scores(video=video, text=among.text, settings=settings, l2v=False).v2l
-        rows_TV = region_word_scores(video=among.video, text=text, settings=settings, v2l=False).l2v.T
-        return _nce_both(rows_VT, rows_TV, settings, among.first)
-    rows_VT = _sum(video, among.text, settings)
+        rows_VT = _scores(video, group.among_text, settings, l2v=False).v2l
+        rows_TV = _scores(group.among_video, text, settings, v2l=False).l2v.T
+        return _nce_both(rows_VT, rows_TV, settings, group)
+    rows_VT = _sum(_scores(video, group.among_text, settings))
     if settings.local_loss == "kl_row":
-        return {"local_loss": kl_row(rows_VT, settings.temperature, among.first)}
-    rows_TV = rows_VT.T if among.are(video, text) else _sum(among.video, text, settings).T
-    return _nce_both(rows_VT, rows_TV, settings, among.first)
+        return {"local_loss": kl_row(rows_VT, settings.temperature, group.first, group.same)}
+    rows_TV = rows_VT.T if group.closed else _sum(_scores(group.among_video, text, settings)).T
+    return _nce_both(rows_VT, rows_TV, settings, group)
+
+
+def _scores(
+    video: Encoded, text: Encoded, settings: RegionWordSettings, *, v2l: bool = True, l2v: bool = True
+) -> RegionWordScores:
+    fused = _takes_fused(video, text, settings, v2l=v2l, l2v=l2v)
+    return (fused_scores if fused else lean_scores)(video, text, settings, v2l=v2l, l2v=l2v)
 
 
 def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **directions: bool) -> bool:
@@ -126,25 +146,28 @@ def _takes_fused(video: Encoded, text: Encoded, settings: RegionWordSettings, **
     return form == "fused"
 
 
-def _sum(video: Encoded, text: Encoded, settings: RegionWordSettings) -> Tensor:
+def _sum(scores: RegionWordScores) -> Tensor:
     """[V, T]"""
-    scores = region_word_scores(video=video, text=text, settings=settings)
     return scores.v2l + scores.l2v
 
 
-def _nce_both(rows_VT: Tensor, rows_TV: Tensor, settings: RegionWordSettings, first: int) -> dict[str, Tensor]:
+def _nce_both(rows_VT: Tensor, rows_TV: Tensor, settings: RegionWordSettings, group: Contrast) -> dict[str, Tensor]:
     return {
-        "local_v2l_loss": info_nce(rows_VT, settings.temperature, first),
-        "local_l2v_loss": info_nce(rows_TV, settings.temperature, first),
+        "local_v2l_loss": info_nce(rows_VT, settings.temperature, group.first, group.same),
+        "local_l2v_loss": info_nce(rows_TV, settings.temperature, group.first, group.same),
     }
 
 
-def kl_row(score_VT: Tensor, temperature: float, first: int) -> Tensor:
+def kl_row(score_VT: Tensor, temperature: float, first: int, same_VT: Tensor | None = None) -> Tensor:
     """The public local loss: mean over videos of KL(softmax of the row || one-hot + 1e-6).
 
-    Reversed against cross-entropy: it is bounded, and fades for pairs that the model finds hopeless.
+    Reversed against cross-entropy: it is bounded, and fades for pairs that the model finds hopeless. Captions marked in
+    ``same_VT``, being no negatives, are in neither distribution.
     """
-    log_p_VT = (score_VT / temperature).log_softmax(1)
+    logit_VT = score_VT / temperature
+    if same_VT is not None:
+        logit_VT = logit_VT.masked_fill(same_VT, torch.finfo(logit_VT.dtype).min)  # p is 0, and p log p, too
+    log_p_VT = logit_VT.log_softmax(1)
     truth_VT = torch.zeros_like(score_VT)
     truth_VT.diagonal(first).fill_(1)
     return (log_p_VT.exp() * (log_p_VT - (truth_VT + 1e-6).log())).sum(1).mean()

@@ -61,6 +61,7 @@ NOTES = tl.constexpr(5)
 _PLAIN = ["x_notes", "y_notes", "x_count", "y_count", "x_gram", "items"]
 
 _EPSILON = tl.constexpr(1e-8)  # what the public code adds to every norm
+_ALIKE = tl.constexpr(1e-3)  # as in the lean form
 _LOWEST = tl.constexpr(-1e30)
 _NOTHING = tl.constexpr(1e-12)  # |v|^2 up to here is rounding: nothing was attended to
 
@@ -318,10 +319,14 @@ def _rows_back(a, logit, real_1C, count, loud_1C, gram, asks_R1, PUBLIC: tl.cons
 
 @triton.jit
 def _focused(logit, top, mass, real, count, loud, PUBLIC: tl.constexpr, REFINE: tl.constexpr):
-    """Attention without its denominator (no cosine can see that), 0 where it is not above the average."""
+    """Attention without its denominator (no cosine can see that), 0 where it is not above the average.
+
+    Where several contexts are alike, the highest weight being hardly above the average, all of it stays.
+    """
     t = tl.where(real > 0, tl.exp(logit - top), 0.0)
     if REFINE:
-        t = tl.where(t * count > mass, t, 0.0)
+        unlike = tl.where(count > 1, 1 + _ALIKE, 0.0)  # the highest weight is exp(0)
+        t = tl.where(t * count > tl.where(count > mass * unlike, mass, 0.0), t, 0.0)
     if not PUBLIC:
         t *= loud
     return t

@@ -36,6 +36,7 @@ _EPSILON = 1e-8  # what the public code adds to every norm
 _SLOPE = 0.1  # of the public code's LeakyReLU
 _LOG2_E = 1 / math.log(2)
 _BLOCK = 64  # rows at once of what is symmetric
+ALIKE = 1e-3  # a query finds contexts alike where the weight of none is further above the average
 _STEEPEST = 40.0  # logits within this of 0 need no maximum subtracted: their powers of 2, and the sum, are float32
 
 # Tokens of the videos and of the captions in a tile: for one thread what its caches hold, for several what gives each
@@ -383,17 +384,28 @@ def _attend(
         weight_CMQN -= weight_CMQN.amax(1, keepdim=True)
     weight_CMQN.exp2_()  # on a CPU a good deal faster than exp
     if settings.refine:
-        # Focus: what is not above the average over the counted contexts becomes 0. Equal weights are equal to their
-        # average, and rounding must not lift them above it.
-        per_average_C1QN = context.counted[:, None, None, None] / weight_CMQN.sum(1, keepdim=True)
-        weight_CMQN *= per_average_C1QN
-        functional.threshold(weight_CMQN, 1 + 8 * torch.finfo(weight_CMQN.dtype).eps, 0, inplace=True)
+        _focus(weight_CMQN, context, query)
     if settings.form == "paper":
         # The paper reads the words as they are, long ones louder; cosines and Gram matrix here are of unit vectors.
         # Only their proportions matter, and fit any dtype.
         loudest_C1 = context.length.amax(1, keepdim=True).clamp_min(_EPSILON)
         weight_CMQN *= (context.length / loudest_C1)[:, :, None, None]
     return weight_CMQN, sharpened
+
+
+def _focus(weight_CMQN: Tensor, context: _Part, query: _Part) -> None:
+    """Makes 0 what is not above the average over the counted contexts, and all 1 where they are alike."""
+    counted_C111 = context.counted[:, None, None, None]
+    per_average_C1QN = counted_C111 / weight_CMQN.sum(1, keepdim=True)
+    alike_C1QN = weight_CMQN.amax(1, keepdim=True) * per_average_C1QN <= 1 + ALIKE
+    # Of a single one nothing is above the average, and what has no length finds everything alike.
+    alike_C1QN &= (counted_C111 > 1) & (query.length > 0)
+    weight_CMQN *= per_average_C1QN.masked_fill_(alike_C1QN, 0)
+    # Equal weights are equal to their average, and rounding must not lift them above it.
+    functional.threshold(weight_CMQN, 1 + 8 * torch.finfo(weight_CMQN.dtype).eps, 0, inplace=True)
+    if weight_CMQN.device.type != "cpu" or alike_C1QN.any():  # elsewhere asking costs more than a pass over the tile
+        open_CM = torch.ones_like(context.length) if context.shut is None else context.shut.exp()
+        weight_CMQN.addcmul_(alike_C1QN.to(weight_CMQN.dtype), open_CM[:, :, None, None])
 
 
 def _blocks(contexts: int) -> Iterator[tuple[slice, slice]]:
