@@ -20,6 +20,8 @@ from regionvlp.lazy import exports
 
 if TYPE_CHECKING:
     from regionvlp.shards.batch import RegionBatch as RegionBatch
+    from regionvlp.shards.frames import DamagedFrameError as DamagedFrameError
+    from regionvlp.shards.reader import BatchError as BatchError
     from regionvlp.shards.reader import ShardReader as ShardReader
     from regionvlp.shards.reader import UnknownVideoError as UnknownVideoError
     from regionvlp.shards.reader import open_shards as open_shards
@@ -53,7 +55,8 @@ __getattr__, __dir__ = exports(
     __name__,
     {
         "regionvlp.shards.batch": ["RegionBatch"],
-        "regionvlp.shards.reader": ["ShardReader", "UnknownVideoError", "open_shards"],
+        "regionvlp.shards.frames": ["DamagedFrameError"],
+        "regionvlp.shards.reader": ["BatchError", "ShardReader", "UnknownVideoError", "open_shards"],
         "regionvlp.shards.schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
         "regionvlp.shards.verification": ["Fault", "verify"],
         "regionvlp.shards.writer": ["ShardDoneError", "ShardWriter"],

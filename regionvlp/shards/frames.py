@@ -65,21 +65,26 @@ class FrameReader:
         size, memory = spec.features.frame_bytes, features.reshape(-1).view(np.uint8).data
         for number, slot in enumerate(range(first, stop)):
             pieces.append(Piece(base + pattern.features[slot], memory[number * size : (number + 1) * size], number))
-        for _, error in self._files.read({shard: pieces}):
+        check = self._check and table.summed[shard]
+        sums = [0] * (stop - first)
+        for run, error in self._files.read({shard: pieces}):
             if error is not None:
                 raise error
+            if check:
+                for _, values, number in run:
+                    if number >= 0:  # now, while the processor still has them at hand
+                        sums[number] = xxh3(values)
+        if check:
+            for number, slot in enumerate(range(first, stop)):
+                if xxh3(b"".join(pattern.parts(slot)(small)), sums[number]) != table.checksums.item(row, slot):
+                    raise changed(slot)
         columns: Columns = {}
         for column, (at, size) in zip(self._small, pattern.columns, strict=True):
             values = block[at + first * size : at + stop * size]
             # Copied, since in the block they may lie at any address.
             columns[column.name] = np.array(values.view(column.dtype)).reshape(-1, *column.shape)
         columns["features"] = features
-        if self._check and table.summed[shard]:
-            expected = table.checksums[row, first:stop].tolist()
-            for frame, slot, wanted in zip(features, range(first, stop), expected, strict=True):
-                if xxh3(b"".join(pattern.parts(slot)(small)), xxh3(frame.data)) != wanted:
-                    raise changed(slot)
-        elif self._check:
+        if self._check and not check:
             check_finite(columns)
         return columns
 

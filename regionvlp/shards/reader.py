@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +35,7 @@ from regionvlp.shards.schema import SCALE
 from regionvlp.shards.table import FrameTable
 from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanTable, read_plan
-from regionvlp.store.receipts import Failure, Receipt, read_receipts
+from regionvlp.store.receipts import Failure, Receipt, read_receipts, receipt_path
 
 log = logging.getLogger(__name__)
 _told: set[Path] = set()  # folders of which was said that they carry no checksums
@@ -291,16 +292,21 @@ class ShardReader(Mapping[str, VideoRegions]):
     def _read(self, video_id: str, row: int, first: int, stop: int) -> VideoRegions:
         try:
             columns = self._frames.video(row, first, stop)
-        except DamagedFrameError as error:
+        except ShardError as error:
             raise self._named(error, row) from None
         return video_regions(video_id, columns, self.manifest)
 
     def _named(self, error: ShardError, row: int) -> ShardError:
-        """An error of a frame with the video and file that it is of; others say so themselves."""
-        if not isinstance(error, DamagedFrameError):
-            return error
-        path = self._paths[self._table.shard_of(row)]
-        return DamagedFrameError(f"{self.video_id(row)!r} in {path}: {error.message}", verify_hint(self._folder))
+        """An error of a row, with all that can be said about it."""
+        place = self._table.shard_of(row)
+        path = self._paths[place]
+        if isinstance(error, DamagedFrameError):
+            return DamagedFrameError(f"{self.video_id(row)!r} in {path}: {error.message}", verify_hint(self._folder))
+        with suppress(ShardError):
+            receipt = Receipt.read(receipt_path(self._folder, self._numbers[place]))
+            if receipt.file != path.name:
+                return ShardError(f"{path} was replaced since these shards were opened", "open the shards again")
+        return error
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder; None where it has none."""

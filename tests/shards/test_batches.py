@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,70 @@ def test_batches_in_child_processes(shard_set: ShardSet, method: str) -> None:
     for child in children:
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0]
+
+
+def test_rows_are_numbers(shard_set: ShardSet) -> None:
+    folder, videos = shard_set
+    reader = open_shards(folder)
+    ids = ["f.avi", "e.jpg", "a.mp4", "f.avi"]
+    rows = reader.rows(ids)
+    assert rows.tolist() == [5, 4, 0, 5]
+    assert [reader.video_id(row) for row in rows] == ids
+    assert reader.num_frames_of(rows).tolist() == [4, 1, 4, 4] == [reader.num_frames(name) for name in ids]
+    batch = reader.read_rows(rows, [[3], [0], [1], [0]])
+    assert same(batch, reader.read(ids, [[3], [0], [1], [0]]))
+    with pytest.raises(UnknownVideoError, match=r"did you mean 'a.mp4'"):
+        reader.rows(["f.avi", "b.mp4"])
+    for wrong in (-1, len(videos)):
+        with pytest.raises(IndexError, match="and there are 7"):
+            reader.read_rows([0, wrong], [0])
+    small = reader.read_columns(("class_ids", "frame_time"), rows[:1], np.array([[3, 1]]))
+    assert np.array_equal(small["class_ids"][0], videos["f.avi"].class_ids[[3, 1]])
+    assert np.array_equal(small["frame_time"][0], videos["f.avi"].frame_time[[3, 1]])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_a_batch_is_read_into_arrays_that_are_there(
+    tmp_path: Path,
+    file_format: str,
+    dtype: str,
+    make_manifest: Callable[..., Manifest],
+    make_video: Callable[..., VideoRegions],
+    write_shard: Callable[..., None],
+) -> None:
+    manifest = make_manifest(format=file_format, dtype=dtype)
+    videos = [make_video(f"{n}", dtype=manifest.memory_dtype.name) for n in range(4)]
+    write_shard(tmp_path / "set", 0, videos, manifest)
+    reader = open_shards(tmp_path / "set")
+    out = RegionBatch.empty(manifest, 2, 3)
+    where = [values.ctypes.data for values in vars(out).values()]
+    for rows in ([2, 0], [1, 1], [3, 2]):
+        assert reader.read_rows(rows, [3, 0, 2], out) is out
+        assert same(out, reader.read_rows(rows, [3, 0, 2]))
+    assert where == [values.ctypes.data for values in vars(out).values()]
+    with pytest.raises(AssertionError, match="must have the size"):
+        reader.read_rows([0], [0, 1, 2], out)
+
+
+def test_more_shards_than_files_may_be_open(
+    tmp_path: Path,
+    file_format: str,
+    make_manifest: Callable[..., Manifest],
+    make_video: Callable[..., VideoRegions],
+    write_shard: Callable[..., None],
+) -> None:
+    """In a process of its own, of which the limit is low; the reader is told that it may keep more."""
+    for number in range(60):
+        write_shard(tmp_path / "set", number, [make_video(f"{number}")], make_manifest(format=file_format))
+    code = """
+import resource, sys, numpy as np
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+from regionvlp.shards import open_shards
+for limit in (None, 1000):
+    reader = open_shards(sys.argv[1], max_open_files=limit)
+    for rows in (np.arange(60), np.arange(60)[::-1]):
+        batch = reader.read_rows(rows, [0, 3])
+        assert all(np.array_equal(batch.features[i], reader[str(row)].features[[0, 3]]) for i, row in enumerate(rows))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "set")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -125,7 +125,7 @@ def test_a_file_of_other_settings_is_refused(
     other = make_manifest(format=manifest.format, detector={"name": "other"})
     write_shard(tmp_path / "other", 0, [make_video(f"{n}.mp4") for n in range(3)], other)
     shutil.copy(tmp_path / "other" / manifest.data_name(0), folder / manifest.data_name(0))
-    with pytest.raises(ShardError, match="the receipt says|not what was written"):
+    with pytest.raises(ShardError, match=r"the receipt says|not what was written"):
         open_shards(folder)["a.mp4"]
     without_index(folder)  # receipts of the first version leave it to the file to say what it is
     with pytest.raises(ShardError, match=r"detector.name is \"toy\" there and \"other\" in the file"):
