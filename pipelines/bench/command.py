@@ -14,6 +14,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "extract": ("regionvlp.pipelines.bench.extract", "The detector, against the same network image by image."),
     "shards": ("regionvlp.pipelines.bench.shards", "Writing and reading shards, against one npz per frame."),
     "crash": ("regionvlp.pipelines.bench.crash", "Extractions killed at random moments and resumed."),
+    "loader": ("regionvlp.pipelines.bench.loader", "Batches out of a loader, against one npz per frame, item by item."),
     "memory": ("regionvlp.pipelines.bench.memory", "An extraction's memory over thousands of clips."),
     "rwa": ("regionvlp.pipelines.bench.rwa", "Region-word alignment, against the public form written out."),
 }

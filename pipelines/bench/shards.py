@@ -3,9 +3,6 @@
 Everything runs in this process, on one core, in turns; of three rounds the middle one counts. What both sides are given
 is what a detector gives: float32 regions of one frame after another. What ours write is complete, with checks,
 checksums, flushes to the disk and receipts; the public layout has none of these.
-
-The features are drawn like those of real regions (six photos of the original bottom-up-attention model, 36 regions
-each): 34 % zeros, the others with a mean of 0.92 and a mean square of 3.8. How well npz compresses depends on that.
 """
 
 from __future__ import annotations
@@ -16,26 +13,24 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from regionvlp.errors import InputError
+from regionvlp.pipelines.bench.clips import bench_manifest, draw_clips, write_npz, write_shard
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
-from regionvlp.regions import FrameRegions, VideoRegions
-from regionvlp.shards import Manifest, ShardReader, ShardWriter, open_shards
+from regionvlp.shards import ShardReader, open_shards
 
-WIDTH = 2048
-HEIGHT_WIDTH = (360, 640)
-ZEROS, SHAPE, SCALE = 0.345, 0.286, 3.23  # share of zeros; gamma distribution of the rest
 ROUNDS = 3
 LAYOUTS = ("npz", "plain_npz")
 FORMATS = ("hdf5", "parquet")
+SHARES = ("read_with_checksums", "batch_read_with_checksums")
 
 
 @click.command("shards")
@@ -60,7 +55,11 @@ def command(videos: int, regions: int, dtype: str, folder: Path | None, json_pat
     console = console_for(json_path)
     console.print(f"{videos * _Bench.FRAMES:,} frames of {regions} regions, {dtype}, on one core")
     for row in bench.rows:
-        value = human_bytes(row["value"]) if row["unit"] == "bytes" else f"{row['value']:,.0f} {row['unit']}"
+        value = f"{row['value']:,.0f} {row['unit']}"
+        if row["unit"] == "bytes":
+            value = human_bytes(row["value"])
+        elif row["value"] < 10:
+            value = f"{row['value']:.3f} {row['unit']}"
         console.print(f"  {row['name']:36} {value:>16}")
     for name, ratio in bench.ratios.items():
         console.print(f"  {name:36} {ratio:>10,.1f} times")
@@ -85,14 +84,6 @@ def one_core() -> Iterator[None]:
             os.sched_setaffinity(0, cores)
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """What a detector found in a video."""
-
-    video_id: str
-    frames: Sequence[FrameRegions]
-
-
 class _Bench:
     """One run: fills ``rows`` and ``ratios``."""
 
@@ -101,8 +92,7 @@ class _Bench:
     def __init__(self, scratch: Path, videos: int, regions: int, dtype: str) -> None:
         self.scratch, self.regions, self.dtype = scratch, regions, dtype
         self.rng = np.random.default_rng(0)
-        kinds = [[self._frame() for _ in range(self.FRAMES)] for _ in range(min(videos, 8))]
-        self.clips = [_Clip(f"clip{n:05d}.mp4", kinds[n % len(kinds)]) for n in range(videos)]
+        self.clips = draw_clips(videos, self.FRAMES, regions, self.rng)
         # A file a frame takes so long to write that a quarter of the clips has to stand for all.
         self.few = self.clips[: max(1, videos // 4)]
         self.rows: list[dict[str, Any]] = []
@@ -159,6 +149,12 @@ class _Bench:
         whole = {kind: self.videos_of(reader) for kind, reader in readers.items()}
         self.race("sequential_read", {**works(in_order), **whole})
         self.race("random_read_cold", works(chosen), before=self.drop)
+        for kind, reader in readers.items():
+            for name, share in checked_shares(self.scratch / kind, reader.rows([f[0] for f in chosen[kind]])).items():
+                self.rows.append({"name": f"{kind}_{name}", "value": share, "unit": "of the rate without"})
+        for name in SHARES:
+            values = [row["value"] for row in self.rows if row["name"] in {f"{kind}_{name}" for kind in FORMATS}]
+            self.rows.append({"name": name, "value": min(values), "unit": "of the rate without"})
 
     def race(self, what: str, works: dict[str, Callable[[], int]], before: Callable[[str], None] | None = None) -> None:
         """Runs the works in turns; the middle rate of each becomes a row.
@@ -179,46 +175,11 @@ class _Bench:
             self.rows.append({"name": f"{kind}_{what}", "value": rate, "unit": "frames/s"})
 
     def write_shards(self, kind: str) -> int:
-        """All clips as a shard, from regions in float32 to the receipt."""
-        folder = self.scratch / kind
-        settings: dict[str, Any] = {"format": kind, "dtype": self.dtype, "frames": self.FRAMES, "regions": self.regions}
-        wanted = Manifest(**settings, feature_width=WIDTH, shard_size=len(self.clips), detector={}, video={})
-        manifest = Manifest.create_or_check(folder, wanted)
-        with ShardWriter(folder, 0, manifest) as writer:
-            for clip in self.clips:
-                writer.add(
-                    VideoRegions.from_frames(
-                        clip.video_id,
-                        clip.frames,
-                        frame_index=range(self.FRAMES),
-                        frame_time=np.arange(self.FRAMES) / 2,
-                        image_size=[HEIGHT_WIDTH] * self.FRAMES,
-                        slots=self.regions,
-                        dtype=manifest.memory_dtype.name,
-                    )
-                )
-            return writer.finish().frames
+        manifest = bench_manifest(kind, self.dtype, self.FRAMES, self.regions, len(self.clips))
+        return write_shard(self.scratch / kind, 0, self.clips, manifest).frames
 
     def write_npz(self, kind: str, save: Callable[..., None]) -> int:
-        """One file a frame, with the fields of the public layout."""
-        height, width = HEIGHT_WIDTH
-        for clip in self.few:
-            folder = self.scratch / kind / clip.video_id
-            folder.mkdir(parents=True)
-            for number, frame in enumerate(clip.frames):
-                info = {
-                    "image_id": number,
-                    "image_h": height,
-                    "image_w": width,
-                    "num_boxes": len(frame),
-                    "objects_id": frame.class_ids,
-                    "objects_conf": frame.scores,
-                    "attrs_id": frame.attribute_ids,
-                    "attrs_conf": frame.attribute_scores,
-                }
-                fields = {"x": frame.features, "bbox": frame.boxes, "num_bbox": len(frame)}
-                save(folder / f"{number}.npz", **fields, image_h=height, image_w=width, info=info)
-        return len(self.few) * self.FRAMES
+        return sum(write_npz(self.scratch / kind, clip, save) for clip in self.few)
 
     @staticmethod
     def frames_of(reader: ShardReader, frames: list[tuple[str, int]]) -> Callable[[], int]:
@@ -281,17 +242,32 @@ class _Bench:
             finally:
                 os.close(descriptor)
 
-    def _frame(self) -> FrameRegions:
-        count = self.regions
-        features = self.rng.gamma(SHAPE, SCALE, (count, WIDTH)).astype(np.float32)
-        features[self.rng.random((count, WIDTH)) < ZEROS] = 0
-        boxes = self.rng.random((count, 4)).astype(np.float32) * 300
-        boxes[:, 2:] += boxes[:, :2]
-        return FrameRegions(
-            features=features,
-            boxes=boxes,
-            scores=np.sort(self.rng.random(count).astype(np.float32))[::-1].copy(),
-            class_ids=self.rng.integers(0, 1600, count).astype(np.int32),
-            attribute_ids=self.rng.integers(0, 400, count).astype(np.int32),
-            attribute_scores=self.rng.random(count).astype(np.float32),
-        )
+
+def checked_shares(folder: Path, rows: NDArray[np.int64], batch: int = 64) -> dict[str, float]:
+    """How much of the rate without checksums is left with them: frame by frame, and in batches of one frame a video.
+
+    Both take turns every few milliseconds, the middle of all turns counts, and what counts is the processor's time, so
+    that what else the machine does falls on both alike or not at all. Everything has to be in the page cache.
+    """
+    readers = [open_shards(folder, checksums=checks) for checks in (False, True)]
+    rows = np.resize(rows, max(len(rows), 12 * batch))
+    pieces = [rows[start : start + batch] for start in range(0, len(rows) - batch + 1, batch)]
+
+    def one_by_one(reader: ShardReader, rows: NDArray[np.int64]) -> None:
+        for row in rows.tolist():
+            reader.frame(ids[row], row % frames)
+
+    def together(reader: ShardReader, rows: NDArray[np.int64]) -> None:
+        reader.read_rows(rows, rows[:, None] % frames)
+
+    ids, frames = readers[0].video_ids, int(readers[0].num_frames_of(rows).min())
+    shares = {}
+    for name, work in zip(SHARES, (one_by_one, together), strict=True):
+        seconds: list[list[float]] = [[], []]
+        for turn in range(ROUNDS * len(pieces)):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                started = time.process_time()
+                work(readers[which], pieces[turn % len(pieces)])
+                seconds[which].append(time.process_time() - started)
+        shares[name] = statistics.median(seconds[0]) / statistics.median(seconds[1])
+    return shares

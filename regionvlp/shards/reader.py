@@ -50,14 +50,20 @@ class BatchError(ShardError):
 
     Attributes:
         failed: position in the batch -> what is wrong with it.
-        batch: the batch; the values of the others are good.
+        batch: the batch; the values of the others are good. None where the error came from another process.
     """
 
-    def __init__(self, failed: Mapping[int, ShardError], batch: RegionBatch) -> None:
+    failed: Mapping[int, ShardError] = {}
+    batch: RegionBatch | None = None
+
+    @classmethod
+    def of(cls, failed: Mapping[int, ShardError], batch: RegionBatch) -> BatchError:
+        """The error of a batch, in the words of the first video that failed."""
         first = failed[min(failed)]
         more = f" (and {len(failed) - 1} more of the batch)" if len(failed) > 1 else ""
-        super().__init__(first.message + more, first.hint)
-        self.failed, self.batch = dict(failed), batch
+        error = cls(first.message + more, first.hint)
+        error.failed, error.batch = dict(failed), batch
+        return error
 
 
 class ShardReader(Mapping[str, VideoRegions]):
@@ -249,7 +255,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         batch.rows[...] = wanted
         failed = self._fill(batch, chosen)
         if failed:
-            raise BatchError({at: self._named(error, wanted[at]) for at, error in failed.items()}, batch)
+            raise BatchError.of({at: self._named(error, wanted[at]) for at, error in failed.items()}, batch)
         return batch
 
     def read_columns(self, names: Iterable[str], rows: ArrayLike, slots: ArrayLike) -> dict[str, NDArray[Any]]:
@@ -284,7 +290,8 @@ class ShardReader(Mapping[str, VideoRegions]):
             into[SCALE] = np.empty(batch.scores.shape, np.float32)
         failed = self._frames.frames(batch.rows, slots, into)
         if self.manifest.dtype == "uint8":
-            dequantise(into["features"], into[SCALE], out=batch.features)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is damaged may be any number
+                dequantise(into["features"], into[SCALE], out=batch.features)
         for at in np.flatnonzero(bad_counts(batch.num_regions, self.manifest)).tolist():
             failed.setdefault(at, DamagedFrameError("num_regions is out of range", ""))
         return failed
