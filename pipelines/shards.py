@@ -9,6 +9,7 @@ import click
 from regionvlp.errors import InputError
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
 from regionvlp.pipelines.shards_draw import command as draw_command
+from regionvlp.pipelines.shards_edit import drop_command, rename_command
 from regionvlp.pipelines.shards_transfer import COMMANDS
 
 
@@ -17,7 +18,7 @@ def command() -> None:
     """Inspect, check, draw, convert, import and export region shards."""
 
 
-for other in (draw_command, *COMMANDS):
+for other in (draw_command, drop_command, rename_command, *COMMANDS):
     command.add_command(other)
 
 

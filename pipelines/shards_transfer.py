@@ -122,7 +122,8 @@ def export_npz(shards: Path, folder: Path, compress: bool, json_path: str | None
 def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str | None, json_path: str | None) -> None:
     """Write the shards of IN in another format or dtype to OUT, with plan, failures and detector.
 
-    Shard by shard: run again, it does those that are missing.
+    Shards of version 0.1 have no checksums, and get some: then format and dtype may stay what they are. Shard by shard:
+    run again, it does those that are missing.
     """
     from regionvlp.shards import Manifest, inspect
     from regionvlp.shards.interop import convert
@@ -130,7 +131,7 @@ def convert_command(shards: Path, out: Path, file_format: str | None, dtype: str
     if not shards.is_dir():
         raise InputError(f"no shard folder at {shards}", "check the path")
     source, console = Manifest.read(shards), console_for(json_path)
-    target = convert.converted_manifest(source, file_format, dtype)
+    target = convert.converted_manifest(source, file_format, dtype, checksums=convert.lacks_checksums(shards))
     lost = convert.loss(source, target)
     console.print(f"not exact: {lost}" if lost else "exact: every number stays what it is")
     with ProgressBar("convert", "videos", "frames") as bar:

@@ -29,6 +29,7 @@ from regionvlp.shards import (
     ShardWriter,
     read_receipts,
 )
+from regionvlp.shards.dropped import DROPPED
 from regionvlp.store.files import sha256_of
 from regionvlp.store.receipts import receipt_path
 
@@ -49,7 +50,9 @@ class RetryRule:
     limit: int
 
     def wants(self, failure: Failure) -> bool:
-        """Whether the video of a failure is to be tried again."""
+        """Whether the video of a failure is to be tried again; never one that was dropped."""
+        if failure.reason == DROPPED:
+            return False
         if self.mode == "transient":
             return failure.transient and failure.attempt < self.limit
         return self.mode == "all"

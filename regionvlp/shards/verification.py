@@ -15,6 +15,7 @@ import numpy as np
 from regionvlp.errors import InputError, ShardError
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import video_regions
+from regionvlp.shards.dropped import DROPPED_NAME, read_dropped
 from regionvlp.shards.formats import format_of
 from regionvlp.shards.frames import frame_reader
 from regionvlp.shards.index import build_index
@@ -79,12 +80,17 @@ class _Verification:
         self._needs_plan = planned
         self._faults: list[Fault] = []
         self._plan: PlanTable | None = None
+        self._dropped: dict[str, str] = {}
 
     def run(self) -> list[Fault]:
         try:
             self._plan = read_plan(self._folder)
         except ShardError as error:
             self._fault(None, PLAN_NAME, error.message)
+        try:
+            self._dropped = read_dropped(self._folder)
+        except ShardError as error:
+            self._fault(None, DROPPED_NAME, error.message)
         self._check_names()
         # One shard's ids at a time: what is kept of them is the index.
         index = build_index(self._check_shards())
@@ -225,6 +231,8 @@ class _Verification:
         rows, failed = set(ids), {failure.video_id for failure in receipt.failures}
         for video_id in sorted(rows & failed):
             self._fault(receipt.shard, name, f"{video_id!r} has rows and is reported as failed")
+        for video_id in sorted(rows & self._dropped.keys()):
+            self._fault(receipt.shard, name, f"{video_id!r} was dropped, but has rows")
         if self._plan is None:
             return
         planned = set(self._plan.video_ids(receipt.shard))

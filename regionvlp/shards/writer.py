@@ -10,7 +10,7 @@ is a receipt that names another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import stored_columns
+from regionvlp.shards.dropped import dropped_failure, read_dropped
 from regionvlp.shards.formats import DataWriter, format_of
 from regionvlp.shards.places import ShardIndex
 from regionvlp.shards.schema import RECEIPT_VERSION, SCHEMA_VERSION, check_regions
@@ -64,6 +65,8 @@ class ShardWriter:
         self._temporary = temporary_path(self._path)
         self._file: DataWriter | None = None
         self._ids: dict[str, NDArray[np.uint64]] = {}  # in the order of the rows, with the checksums of their frames
+        self._refused: list[str] = []
+        self._dropped = read_dropped(folder)
         self._frames = self._regions = 0
         self._over = False
         self._refuse_done()
@@ -78,8 +81,14 @@ class ShardWriter:
     ) -> None:
         self._discard()
 
+    @property
+    def video_ids(self) -> Collection[str]:
+        """Ids of the videos that were added, in order."""
+        return self._ids.keys()
+
     def add(self, regions: VideoRegions) -> None:
-        """Appends one video; its features go to the disk at once.
+        """Appends one video; its features go to the disk at once. One that was dropped from the folder becomes a
+        failure instead.
 
         Raises:
             ShardError: the video cannot be stored or is here already, and nothing of it was written; or the disk
@@ -89,6 +98,9 @@ class ShardWriter:
         if regions.video_id in self._ids:
             raise ShardError(f"{regions.video_id!r} was added to shard {self._number} twice", "list every video once")
         check_regions(regions, self._manifest)
+        if regions.video_id in self._dropped:
+            self._refused.append(regions.video_id)
+            return
         with self._writing():
             if self._file is None:
                 self._file = format_of(self._manifest).open_writer(self._temporary, self._manifest)
@@ -106,6 +118,7 @@ class ShardWriter:
         versions: Mapping[str, str] | None = None,
         detector: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
+        renamed: Mapping[str, str] | None = None,
         publishing: AbstractContextManager[bool] | None = None,
     ) -> Receipt:
         """Publishes data and receipt. A shard without a single video has a receipt only.
@@ -116,6 +129,7 @@ class ShardWriter:
             versions: see :func:`library_versions`, which is the default.
             detector: identity of the detector; the manifest's by default.
             timings: seconds by name.
+            renamed: ids that videos had before, by the ids that they have.
             publishing: entered around all that changes the folder, after the data was written and summed; yields
                 whether nobody else can publish this shard meanwhile (see :meth:`~.claims.Claim.publishing`). By
                 default nobody else is at it.
@@ -144,13 +158,14 @@ class ShardWriter:
                 videos=len(self._ids),
                 frames=self._frames,
                 regions=self._regions,
-                failures=list(failures),
+                failures=[*failures, *map(dropped_failure, self._refused)],
                 partial=list(partial),
                 versions=dict(library_versions() if versions is None else versions),
                 detector=dict(self._manifest.detector if detector is None else detector),
                 timings=dict(timings or {}),
+                renamed=dict(renamed or {}),
                 index=None if empty else self._index(),
-                schema_version=SCHEMA_VERSION if empty else RECEIPT_VERSION,
+                schema_version=SCHEMA_VERSION if empty and not renamed else RECEIPT_VERSION,
             )
             with nullcontext(True) if publishing is None else publishing as alone:
                 self._refuse_done()

@@ -94,6 +94,7 @@ class Receipt:
         detector: identity of the detector, as in the manifest.
         timings: seconds by name.
         created: time of writing, ISO 8601 in UTC.
+        renamed: ids that videos of this shard had before, by those that they have.
         index: ids, places and checksums of what the data file holds, see :mod:`regionvlp.shards.places`; None in
             receipts of the first version, and where there is no data file.
         schema_version: see :mod:`regionvlp.shards.schema`.
@@ -113,6 +114,7 @@ class Receipt:
     detector: dict[str, Any]
     timings: dict[str, float]
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    renamed: dict[str, str] = field(default_factory=dict)
     index: dict[str, str] | None = field(default=None, repr=False)
     schema_version: int = SCHEMA_VERSION
 
@@ -131,8 +133,9 @@ class Receipt:
 
     def _text(self) -> str:
         values = asdict(self)
-        if self.index is None:  # as it was before there were any
-            del values["index"]
+        for name in ("renamed", "index"):  # left out where there is nothing to say, as before there were any
+            if not values[name]:
+                del values[name]
         return document_text({"schema_version": values.pop("schema_version"), **values})
 
     def is_lost(self, folder: Path) -> bool:

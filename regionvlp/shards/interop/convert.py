@@ -13,6 +13,7 @@ from pathlib import Path
 
 from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import cast_features
+from regionvlp.shards.dropped import note_dropped, read_dropped
 from regionvlp.shards.reader import ShardReader
 from regionvlp.shards.writer import ShardWriter
 from regionvlp.store.claims import Claim, Claims, claim_name
@@ -31,15 +32,32 @@ _LOSS = {
 }
 
 
-def converted_manifest(source: Manifest, file_format: str | None, dtype: str | None) -> Manifest:
+def lacks_checksums(folder: Path) -> bool:
+    """Whether a shard of a folder has data without checksums, as version 0.1 wrote it."""
+    return any(receipt.file is not None and receipt.index is None for receipt in read_receipts(folder))
+
+
+def converted_manifest(
+    source: Manifest, file_format: str | None, dtype: str | None, *, checksums: bool = False
+) -> Manifest:
     """The manifest of ``source`` in another format, another dtype, or both; None leaves one as it is.
+
+    Args:
+        source: the manifest of the folder to convert.
+        file_format, dtype: what to convert to.
+        checksums: it is to be converted for the checksums, so both may stay what they are.
 
     Raises:
         InputError: it would be the same. ShardError: no such format or dtype.
     """
     target = replace(source, format=file_format or source.format, dtype=dtype or source.dtype)
     if (target.format, target.dtype) == (source.format, source.dtype):
-        raise InputError(f"the shards are {source.format} with {source.dtype} already", "choose --format or --dtype")
+        if not checksums:
+            raise InputError(
+                f"the shards are {source.format} with {source.dtype} already, and have checksums",
+                "choose --format or --dtype",
+            )
+        return target
     before = {"format": source.format, "dtype": source.dtype}
     return replace(target, video={**source.video, "converted_from": [*source.video.get("converted_from", []), before]})
 
@@ -77,6 +95,7 @@ def convert(
         raise InputError("a folder cannot be converted into itself", "give another folder")
     manifest = Manifest.create_or_check(out, target)
     _copy_plan(folder, out)
+    note_dropped(out, read_dropped(folder))
     receipts = list(read_receipts(folder))
     written = 0
     with Claims(out) as claims:
@@ -129,6 +148,7 @@ def _convert_shard(
             partial=receipt.partial,
             versions=receipt.versions,
             detector=receipt.detector,
+            renamed=receipt.renamed,
             timings={**receipt.timings, "convert": round(time.perf_counter() - started, 3)},
             publishing=claim.publishing(),
         )
