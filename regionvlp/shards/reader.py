@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -26,19 +27,21 @@ from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.batch import RegionBatch
 from regionvlp.shards.codec import bad_counts, dequantise, video_regions
-from regionvlp.shards.datafile import LocalFiles, open_file_limit
-from regionvlp.shards.formats import format_of, unreadable
+from regionvlp.shards.datafile import Files, LocalFiles, open_file_limit
+from regionvlp.shards.formats import format_of
 from regionvlp.shards.frames import DamagedFrameError, FrameReader
 from regionvlp.shards.index import VideoIndex, build_index
 from regionvlp.shards.places import Ids, Places, ShardIndex
+from regionvlp.shards.remote import RemoteFiles, RemoteFolder, is_address
 from regionvlp.shards.schema import SCALE
+from regionvlp.shards.staging import Staging
 from regionvlp.shards.table import FrameTable
 from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanTable, read_plan
 from regionvlp.store.receipts import Failure, Receipt, read_receipts, receipt_path
 
 log = logging.getLogger(__name__)
-_told: set[Path] = set()  # folders of which was said that they carry no checksums
+_told: set[str] = set()  # folders of which was said that they carry no checksums
 
 
 class UnknownVideoError(ShardError, KeyError):
@@ -76,6 +79,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         max_open_files: data files kept open at a time in one process; by default as many as its limit suggests.
         shards: read only these; all by default.
         checksums: compare the checksum of every frame that is read; see :attr:`checked`.
+        remote: where the data files are if not in ``folder``, which is then looked at once, here.
 
     Attributes:
         manifest: what all shards have in common.
@@ -88,23 +92,29 @@ class ShardReader(Mapping[str, VideoRegions]):
         max_open_files: int | None = None,
         shards: Iterable[int] | None = None,
         checksums: bool = True,
+        remote: RemoteFolder | None = None,
     ) -> None:
         assert max_open_files is None or max_open_files >= 1, "a reader needs a file to read from"
         self.manifest = Manifest.read(folder)
         self.failures: list[Failure] = []
-        self._folder = folder
+        self._folder, self._remote = folder, remote
+        self._name = remote.address if remote else str(folder)
         receipts = []
         for receipt in read_receipts(folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
                 receipts.append(receipt)
         self._numbers = [receipt.shard for receipt in receipts]
-        self._sums = [str(receipt.sha256) for receipt in receipts]
-        self._paths = [folder / str(receipt.file) for receipt in receipts]
         self._table = FrameTable(self.manifest, [receipt.videos for receipt in receipts])
         self._ids = [self._sealed_ids(place, receipt) for place, receipt in enumerate(receipts)]
-        limit = max_open_files or open_file_limit()
-        self._files = LocalFiles(self._paths, [receipt.bytes for receipt in receipts], limit)
+        self._receipts = [replace(receipt, index=None, failures=[], partial=[]) for receipt in receipts]
+        self._files: Files
+        if remote:
+            self._files = RemoteFiles(remote, self._receipts)
+        else:
+            paths = [folder / str(receipt.file) for receipt in receipts]
+            limit = max_open_files or open_file_limit()
+            self._files = LocalFiles(paths, [receipt.bytes for receipt in receipts], limit)
         self._frames = FrameReader(self._table, self._files, check=checksums)
         if checksums:
             self._say_what_is_unchecked()
@@ -119,14 +129,14 @@ class ShardReader(Mapping[str, VideoRegions]):
 
     def _say_what_is_unchecked(self) -> None:
         without = int((~self._table.summed).sum())
-        if without and self._folder not in _told:
-            _told.add(self._folder)
+        if without and self._name not in _told:
+            _told.add(self._name)
             log.warning(
                 "%d of %d shards in %s carry no checksums, so damage to them is not noticed while reading; "
                 "'regionvlp shards convert' gives them some",
                 without,
                 len(self._numbers),
-                self._folder,
+                self._name,
             )
 
     @property
@@ -206,7 +216,8 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             UnknownVideoError: (a KeyError) no shard holds one.
         """
-        return [self._sums[place] for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()]
+        places = np.unique(self._table.shards_of(self.rows(video_ids))).tolist()
+        return [str(self._receipts[place].sha256) for place in places]
 
     def video_id(self, row: int) -> str:
         """The id of a video by its number."""
@@ -306,18 +317,20 @@ class ShardReader(Mapping[str, VideoRegions]):
     def _named(self, error: ShardError, row: int) -> ShardError:
         """An error of a row, with all that can be said about it."""
         place = self._table.shard_of(row)
-        path = self._paths[place]
+        file = self._receipts[place].file
         if isinstance(error, DamagedFrameError):
-            return DamagedFrameError(f"{self.video_id(row)!r} in {path}: {error.message}", verify_hint(self._folder))
-        with suppress(ShardError):
-            receipt = Receipt.read(receipt_path(self._folder, self._numbers[place]))
-            if receipt.file != path.name:
-                return ShardError(f"{path} was replaced since these shards were opened", "open the shards again")
+            message = f"{self.video_id(row)!r} in {self._name}/{file}: {error.message}"
+            return DamagedFrameError(message, verify_hint(self._name))
+        if self._remote is None:
+            with suppress(ShardError):
+                if Receipt.read(receipt_path(self._folder, self._numbers[place])).file != file:
+                    message = f"{self._name}/{file} was replaced since these shards were opened"
+                    return ShardError(message, "open the shards again")
         return error
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder; None where it has none."""
-        return read_plan(self._folder)
+        return self._remote.plan() if self._remote else read_plan(self._folder)
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
@@ -337,14 +350,14 @@ class ShardReader(Mapping[str, VideoRegions]):
     def __repr__(self) -> str:
         m = self.manifest
         size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
-        return f"<ShardReader {str(self._folder)!r}: {len(self._numbers)} shards, {m.format}, {m.dtype} {size} a video>"
+        return f"<ShardReader {self._name!r}: {len(self._numbers)} shards, {m.format}, {m.dtype} {size} a video>"
 
     @cached_property
     def _index(self) -> VideoIndex:
         index = build_index(zip(self._numbers, map(self._ids_of, range(len(self._numbers))), strict=True))
         for video_id, first, second in index.duplicates():
             raise ShardError(
-                f"{video_id!r} is in shard {first} and in shard {second} of {self._folder}", verify_hint(self._folder)
+                f"{video_id!r} is in shard {first} and in shard {second} of {self._name}", verify_hint(self._name)
             )
         self._ids = []  # the index holds them now
         return index
@@ -353,15 +366,26 @@ class ShardReader(Mapping[str, VideoRegions]):
         sealed = self._ids[place]
         if sealed is not None:
             return list(sealed)
-        path = self._paths[place]
-        ids = format_of(self.manifest).read_ids(path, self.manifest)
+        with self._local(place) as path:
+            ids = format_of(self.manifest).read_ids(path, self.manifest)
         self._check_count(place, len(ids))
         return ids
 
+    @contextmanager
+    def _local(self, place: int) -> Iterator[Path]:
+        """The data file of the ``place``-th shard, for a library to read."""
+        receipt = self._receipts[place]
+        if self._remote is None:
+            yield self._folder / str(receipt.file)
+        else:
+            with self._remote.local(receipt) as path:
+                yield path
+
     def _check_count(self, place: int, found: int) -> None:
-        rows = self._table.starts[place + 1] - self._table.starts[place]
-        if found != rows:
-            raise unreadable(self._paths[place], f"{found} videos, the receipt says {rows}")
+        receipt = self._receipts[place]
+        if found != receipt.videos:
+            message = f"{self._name}/{receipt.file} is damaged: {found} videos, the receipt says {receipt.videos}"
+            raise ShardError(message, verify_hint(self._name))
 
     def _find(self, video_id: str) -> int:
         row = self._index.find(video_id)
@@ -370,7 +394,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return row
 
     def _unknown(self, video_id: str) -> UnknownVideoError:
-        return UnknownVideoError(f"{self._folder} holds no video {video_id!r}", self._hint(video_id))
+        return UnknownVideoError(f"{self._name} holds no video {video_id!r}", self._hint(video_id))
 
     def _hint(self, video_id: str) -> str:
         failed = next((failure for failure in self.failures if failure.video_id == video_id), None)
@@ -394,32 +418,49 @@ class ShardReader(Mapping[str, VideoRegions]):
         """Has the table know where everything lies in the ``place``-th shard."""
         if self._table.filled[place]:
             return
-        layout = format_of(self.manifest).read_layout(self._paths[place], self.manifest)
+        with self._local(place) as path:
+            layout = format_of(self.manifest).read_layout(path, self.manifest)
         self._check_count(place, len(layout.num_frames))
         self._table.fill(place, Places.of(layout, self.manifest), None)
 
 
-def verify_hint(folder: Path) -> str:
+def verify_hint(folder: str) -> str:
     """What helps where a shard is not what it should be."""
     return f"run: regionvlp shards verify '{folder}'"
 
 
 def open_shards(
-    path: str | os.PathLike[str], *, max_open_files: int | None = None, checksums: bool = True
+    path: str | os.PathLike[str],
+    *,
+    max_open_files: int | None = None,
+    checksums: bool = True,
+    staging: str | os.PathLike[str] | None = None,
+    staging_bytes: int = 100 << 30,
 ) -> ShardReader:
     """Opens a shard folder for reading.
 
     Args:
-        path: the folder.
+        path: the folder; or its address on another file system, such as ``s3://bucket/shards``.
         max_open_files: data files kept open at a time in each process that reads; by default a quarter of what the
             process may open.
         checksums: compare the checksum of every frame that is read. Shards of version 0.1 carry none, which is said
             once; of those, numbers that are not finite are refused.
+        staging: a local folder that takes copies of the data files of an address, whole and checked, as they are first
+            read. Without it they are read by range. Several processes may share it.
+        staging_bytes: how much it may hold; what was used longest ago makes room.
 
     Raises:
-        InputError: there is no such folder. ShardError: it is not a shard folder, or a receipt is damaged.
+        InputError: there is no such folder, or nothing can open such an address. ShardError: it is not a shard folder,
+            or a receipt is damaged.
     """
-    folder = Path(path).absolute()
+    if is_address(path):
+        room = Staging(Path(staging).absolute(), staging_bytes) if staging is not None else None
+        remote = RemoteFolder(str(path), room)
+        with remote.described() as described:
+            return ShardReader(described, checksums=checksums, remote=remote)
+    if staging is not None:
+        raise InputError(f"{path} is on this machine already", "give a staging folder with an address only")
+    folder = Path(str(path).removeprefix("file://")).absolute()
     if not folder.is_dir():
         raise InputError(f"no shard folder at {path}", "check the path")
     return ShardReader(folder, max_open_files, checksums=checksums)
