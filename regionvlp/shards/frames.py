@@ -193,8 +193,8 @@ class FrameReader:
 
 def frame_reader(path: Path, index: ShardIndex, spec: ShardSpec, *, check: bool) -> FrameReader:
     """Reads the frames of one data file."""
-    table = FrameTable(spec, [len(index.ids)])
-    table.fill(0, index.places, index.checksums)
+    table = FrameTable(spec)
+    table.fill(table.add(len(index.ids)), index.places, index.checksums)
     return FrameReader(table, LocalFiles([path], [None], 1), check=check)
 
 

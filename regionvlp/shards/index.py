@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MANY = 50_000  # ids, from which on it pays to hash all that are here
+
 
 @dataclass(frozen=True)
 class VideoIndex:
@@ -55,6 +57,12 @@ class VideoIndex:
 
     def find_all(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """The position of each of B videos, -1 for one that is not here."""
+        if len(video_ids) >= _MANY:
+            import pyarrow as pa
+            import pyarrow.compute as pc
+
+            found = pc.index_in(pa.array(map(_text, video_ids), pa.large_string()), self.as_arrow())
+            return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         wanted = [video_id.encode(errors="surrogatepass") for video_id in video_ids]
         hashes = np.array([zlib.crc32(one) for one in wanted], np.uint32)
         places = np.searchsorted(self.hashes, hashes)
@@ -97,6 +105,15 @@ class VideoIndex:
     def _place(self, position: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self.starts, position, side="right")) - 1
         return int(self.shards[shard]), position - int(self.starts[shard])
+
+
+def _text(video_id: str) -> str | None:
+    """An id as Arrow takes it; None for one that no shard can hold."""
+    try:
+        video_id.encode()
+    except UnicodeEncodeError:
+        return None
+    return video_id
 
 
 def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,10 +29,10 @@ from regionvlp.regions import VideoRegions
 from regionvlp.shards.batch import RegionBatch
 from regionvlp.shards.codec import bad_counts, dequantise, video_regions
 from regionvlp.shards.datafile import Files, LocalFiles, open_file_limit
-from regionvlp.shards.formats import format_of
 from regionvlp.shards.frames import DamagedFrameError, FrameReader
+from regionvlp.shards.guarded import Guarded
 from regionvlp.shards.index import VideoIndex, build_index
-from regionvlp.shards.places import Ids, Places, ShardIndex
+from regionvlp.shards.places import Ids, ShardIndex
 from regionvlp.shards.remote import RemoteFiles, RemoteFolder, is_address
 from regionvlp.shards.schema import SCALE
 from regionvlp.shards.staging import Staging
@@ -99,50 +100,53 @@ class ShardReader(Mapping[str, VideoRegions]):
         self.failures: list[Failure] = []
         self._folder, self._remote = folder, remote
         self._name = remote.address if remote else str(folder)
-        receipts = []
+        self._receipts: list[Receipt] = []  # of the shards that have data, without what is kept elsewhere
+        self._table = FrameTable(self.manifest)
+        self._ids: list[Ids | None] = []
+        self._guarded, self._looking = Guarded(self.manifest), threading.Lock()
         for receipt in read_receipts(folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
-                receipts.append(receipt)
-        self._numbers = [receipt.shard for receipt in receipts]
-        self._table = FrameTable(self.manifest, [receipt.videos for receipt in receipts])
-        self._ids = [self._sealed_ids(place, receipt) for place, receipt in enumerate(receipts)]
-        self._receipts = [replace(receipt, index=None, failures=[], partial=[]) for receipt in receipts]
+                self._ids.append(self._noted(receipt))
+                self._receipts.append(replace(receipt, index=None, failures=[], partial=[], versions={}, detector={}))
         self._files: Files
         if remote:
             self._files = RemoteFiles(remote, self._receipts)
         else:
-            paths = [folder / str(receipt.file) for receipt in receipts]
+            paths = [folder / str(receipt.file) for receipt in self._receipts]
             limit = max_open_files or open_file_limit()
-            self._files = LocalFiles(paths, [receipt.bytes for receipt in receipts], limit)
+            self._files = LocalFiles(paths, [receipt.bytes for receipt in self._receipts], limit)
         self._frames = FrameReader(self._table, self._files, check=checksums)
         if checksums:
             self._say_what_is_unchecked()
 
-    def _sealed_ids(self, place: int, receipt: Receipt) -> Ids | None:
-        """Notes what the receipt of the ``place``-th shard says of its inside; None where it says nothing."""
+    def _noted(self, receipt: Receipt) -> Ids | None:
+        """Notes what a receipt says of the inside of its data file; returns its ids, or None where it says nothing."""
+        shard = self._table.add(receipt.videos)
         if receipt.index is None:
             return None
         index = ShardIndex.from_document(receipt.index, self.manifest, f"the receipt of shard {receipt.shard}")
-        self._table.fill(place, index.places, index.checksums)
+        if len(index.ids) != receipt.videos:
+            raise ShardError(f"the receipt of shard {receipt.shard} contradicts itself", verify_hint(self._name))
+        self._table.fill(shard, index.places, index.checksums)
         return index.ids
 
     def _say_what_is_unchecked(self) -> None:
-        without = int((~self._table.summed).sum())
+        without = len(self._receipts) - int(self._table.summed.sum())
         if without and self._name not in _told:
             _told.add(self._name)
             log.warning(
                 "%d of %d shards in %s carry no checksums, so damage to them is not noticed while reading; "
                 "'regionvlp shards convert' gives them some",
                 without,
-                len(self._numbers),
+                len(self._receipts),
                 self._name,
             )
 
     @property
     def checked(self) -> float:
         """Share of the shards whose frames have checksums, 0 to 1; 1 where there is no shard."""
-        return float(self._table.summed.mean()) if len(self._numbers) else 1.0
+        return float(self._table.summed.sum()) / len(self._receipts) if self._receipts else 1.0
 
     def prepare(self) -> None:
         """Looks up all that a read may need, so that worker processes started from here on find it done.
@@ -152,7 +156,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         Raises:
             ShardError: a shard is damaged or gone, or a video is in two.
         """
-        for place in np.flatnonzero(~self._table.filled).tolist():
+        for place in range(len(self._receipts)):
             self._look_up(place)
         _ = self._index
 
@@ -323,7 +327,7 @@ class ShardReader(Mapping[str, VideoRegions]):
             return DamagedFrameError(message, verify_hint(self._name))
         if self._remote is None:
             with suppress(ShardError):
-                if Receipt.read(receipt_path(self._folder, self._numbers[place])).file != file:
+                if Receipt.read(receipt_path(self._folder, self._receipts[place].shard)).file != file:
                     message = f"{self._name}/{file} was replaced since these shards were opened"
                     return ShardError(message, "open the shards again")
         return error
@@ -335,6 +339,7 @@ class ShardReader(Mapping[str, VideoRegions]):
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
         self._files.close()
+        self._guarded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -345,30 +350,32 @@ class ShardReader(Mapping[str, VideoRegions]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state.pop("video_ids", None)
+        del state["_looking"]
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _looking=threading.Lock())
 
     def __repr__(self) -> str:
         m = self.manifest
         size = f"[{m.frames}, {m.regions}, {m.feature_width}]"
-        return f"<ShardReader {self._name!r}: {len(self._numbers)} shards, {m.format}, {m.dtype} {size} a video>"
+        return f"<ShardReader {self._name!r}: {len(self._receipts)} shards, {m.format}, {m.dtype} {size} a video>"
 
     @cached_property
     def _index(self) -> VideoIndex:
-        index = build_index(zip(self._numbers, map(self._ids_of, range(len(self._numbers))), strict=True))
+        index = build_index((receipt.shard, self._ids_of(place)) for place, receipt in enumerate(self._receipts))
         for video_id, first, second in index.duplicates():
             raise ShardError(
                 f"{video_id!r} is in shard {first} and in shard {second} of {self._name}", verify_hint(self._name)
             )
-        self._ids = []  # the index holds them now
+        self._ids = [None] * len(self._ids)  # the index holds them now
+        self._guarded.close()
         return index
 
-    def _ids_of(self, place: int) -> list[str]:
-        sealed = self._ids[place]
-        if sealed is not None:
-            return list(sealed)
-        with self._local(place) as path:
-            ids = format_of(self.manifest).read_ids(path, self.manifest)
-        self._check_count(place, len(ids))
+    def _ids_of(self, place: int) -> Ids:
+        self._look_up(place)
+        ids = self._ids[place]
+        assert ids is not None
         return ids
 
     @contextmanager
@@ -380,12 +387,6 @@ class ShardReader(Mapping[str, VideoRegions]):
         else:
             with self._remote.local(receipt) as path:
                 yield path
-
-    def _check_count(self, place: int, found: int) -> None:
-        receipt = self._receipts[place]
-        if found != receipt.videos:
-            message = f"{self._name}/{receipt.file} is damaged: {found} videos, the receipt says {receipt.videos}"
-            raise ShardError(message, verify_hint(self._name))
 
     def _find(self, video_id: str) -> int:
         row = self._index.find(video_id)
@@ -410,7 +411,7 @@ class ShardReader(Mapping[str, VideoRegions]):
         return self._table.pattern_of(self._table.pattern.item(row)).frames
 
     def _look_up_of(self, rows: NDArray[np.int64]) -> None:
-        if not self._table.filled.all():
+        if self._table.filled.sum() < len(self._receipts):
             for place in np.unique(self._table.shards_of(rows)).tolist():
                 self._look_up(place)
 
@@ -418,10 +419,14 @@ class ShardReader(Mapping[str, VideoRegions]):
         """Has the table know where everything lies in the ``place``-th shard."""
         if self._table.filled[place]:
             return
-        with self._local(place) as path:
-            layout = format_of(self.manifest).read_layout(path, self.manifest)
-        self._check_count(place, len(layout.num_frames))
-        self._table.fill(place, Places.of(layout, self.manifest), None)
+        receipt = self._receipts[place]
+        with self._looking, self._local(place) as path:
+            index = self._guarded.look_into(path)
+            if len(index.ids) != receipt.videos:
+                message = f"{self._name}/{receipt.file} is damaged: {len(index.ids)} videos"
+                raise ShardError(f"{message}, the receipt says {receipt.videos}", verify_hint(self._name))
+            self._table.fill(place, index.places, None)
+            self._ids[place] = index.ids
 
 
 def verify_hint(folder: str) -> str:

@@ -9,10 +9,11 @@ Shape letters: N rows of the folder, P shards, Q patterns, S frame slots, C smal
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from regionvlp.shards.schema import ShardSpec
 
 # Small columns with no more than so much between them are read in one piece.
 GAP = 16 * 1024
+Scalar = TypeVar("Scalar", bound=np.generic)
 _MOST_PATTERNS = 4096  # kept as objects
 
 
@@ -76,29 +78,28 @@ class Pattern:
 
 
 class FrameTable:
-    """The places of all rows. Shards can be filled in one by one; a row of another shard must not be asked for.
+    """The places of all rows. A shard can be added before anybody looked where its rows lie; until :meth:`fill` says
+    so, its rows must not be asked for.
 
     Args:
         spec: of the folder.
-        videos: number of rows of each of the P shards.
 
     Attributes:
-        starts: [P + 1] int64, first row of each shard, closed by N.
         filled: [P] bool, whether a shard's places are known.
         summed: [P] bool, whether a shard has checksums.
         base: [N] int64, lowest byte offset of each row in its file.
         pattern: [N] int32, which pattern each row follows.
-        checksums: [N, S] uint64; [0, S] where no shard has any.
+        checksums: [N, S] uint64; [0, S] where no shard has any. Like the others it may be longer than that.
     """
 
-    def __init__(self, spec: ShardSpec, videos: Sequence[int]) -> None:
+    def __init__(self, spec: ShardSpec) -> None:
         self.spec = spec
-        self.starts = np.cumsum([0, *videos], dtype=np.int64)
-        self._starts: list[int] = self.starts.tolist()
-        self.filled = np.zeros(len(videos), bool)
-        self.summed = np.zeros(len(videos), bool)
-        self.base = np.zeros(len(self), np.int64)
-        self.pattern = np.zeros(len(self), np.int32)
+        self._starts = [0]
+        self._starts_P = np.zeros(1, np.int64)
+        self.filled = np.zeros(0, bool)
+        self.summed = np.zeros(0, bool)
+        self.base = np.zeros(0, np.int64)
+        self.pattern = np.zeros(0, np.int32)
         self.checksums = np.zeros((0, spec.frames), np.uint64)
         self._rows = np.zeros((0, 1 + len(spec.small_columns) + spec.frames), np.int64)
         self._numbers: dict[bytes, int] = {}
@@ -107,6 +108,23 @@ class FrameTable:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """[P + 1] int64, first row of each shard, closed by N."""
+        if len(self._starts_P) != len(self._starts):
+            self._starts_P = np.array(self._starts, np.int64)
+        return self._starts_P
+
+    def add(self, videos: int) -> int:
+        """Adds a shard of so many rows, and returns which it is, from 0."""
+        shard, rows = len(self._starts) - 1, len(self) + videos
+        self._starts.append(rows)
+        self.filled, self.summed = _grown(self.filled, shard + 1), _grown(self.summed, shard + 1)
+        self.base, self.pattern = _grown(self.base, rows), _grown(self.pattern, rows)
+        if len(self.checksums):
+            self.checksums = _grown(self.checksums, rows)
+        return shard
+
     def fill(self, shard: int, places: Places, checksums: NDArray[np.uint64] | None) -> None:
         """Notes the places of the ``shard``-th shard, and its checksums where it has any."""
         mine = slice(self._starts[shard], self._starts[shard + 1])
@@ -114,21 +132,23 @@ class FrameTable:
         self.base[mine] = places.base
         self.pattern[mine] = np.array(numbers, np.int32)[places.pattern]
         if checksums is not None:
-            if not len(self.checksums):
-                self.checksums = np.zeros((len(self), self.spec.frames), np.uint64)
+            self.checksums = _grown(self.checksums, len(self))
             self.checksums[mine] = checksums
             self.summed[shard] = True
         self.filled[shard] = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the room to grow.
+        shards, rows = len(self._starts) - 1, len(self)
+        lengths = {"filled": shards, "summed": shards, "base": rows, "pattern": rows, "checksums": rows}
+        return {**self.__dict__, **{name: getattr(self, name)[:length] for name, length in lengths.items()}}
 
     def _number(self, row: NDArray[np.int64]) -> int:
         key = row.tobytes()
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            if number >= len(self._rows):  # doubled, so that many patterns do not copy many times
-                grown = np.zeros((max(16, 2 * number), self._rows.shape[1]), np.int64)
-                grown[:number] = self._rows[:number]
-                self._rows = grown
+            self._rows = _grown(self._rows, number + 1)
             self._rows[number] = row
         return number
 
@@ -160,3 +180,13 @@ class FrameTable:
         first = 1 + len(self.spec.small_columns)
         offsets: NDArray[np.int64] = self.base[rows] + self._rows[self.pattern[rows], first + slots]
         return offsets
+
+
+def _grown(array: NDArray[Scalar], length: int) -> NDArray[Scalar]:
+    """An array of at least that length with the same beginning; twice as long as before, so that a folder of thousands
+    of shards is not copied thousands of times. What is not in use yet are pages of zeros, which take no memory."""
+    if length <= array.shape[0]:
+        return array
+    grown: NDArray[Scalar] = np.zeros((max(length, 2 * array.shape[0]), *array.shape[1:]), array.dtype)
+    grown[: array.shape[0]] = array
+    return grown

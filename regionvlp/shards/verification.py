@@ -16,8 +16,8 @@ from regionvlp.errors import InputError, ShardError
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import video_regions
 from regionvlp.shards.dropped import DROPPED_NAME, read_dropped
-from regionvlp.shards.formats import format_of
 from regionvlp.shards.frames import frame_reader
+from regionvlp.shards.guarded import Guarded, look_into
 from regionvlp.shards.index import build_index
 from regionvlp.shards.places import ShardIndex
 from regionvlp.shards.schema import find_problem
@@ -79,6 +79,7 @@ class _Verification:
         self._folder, self._manifest, self._deep = folder, manifest, deep
         self._needs_plan = planned
         self._faults: list[Fault] = []
+        self._guarded = Guarded(manifest)
         self._plan: PlanTable | None = None
         self._dropped: dict[str, str] = {}
 
@@ -169,12 +170,8 @@ class _Verification:
         except OSError as error:
             raise ShardError(f"cannot be read: {error.strerror or error}") from error
         index = self._index(receipt)
-        if index is None or self._deep:
-            ids = format_of(self._manifest).read_ids(path, self._manifest)
-            layout = format_of(self._manifest).read_layout(path, self._manifest)
-            found = ShardIndex.of(ids, layout, None, self._manifest)
-        else:
-            ids, found = list(index.ids), index
+        found = look_into(path, self._manifest) if self._deep else index or self._guarded.look_into(path)
+        ids = list(found.ids)
         counts = {"videos": len(ids), "frames": int(found.places.num_frames.sum())}
         if self._deep:
             counts["regions"] = self._check_numbers(path, found, index)

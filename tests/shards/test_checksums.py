@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from shard_sets import without_index
 
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
-from regionvlp.shards import BatchError, Manifest, Receipt, ShardWriter, open_shards, verify
+from regionvlp.shards import BatchError, Manifest, Receipt, ShardReader, ShardWriter, open_shards, verify
 from regionvlp.shards.checksums import frame_checksums
 from regionvlp.shards.codec import stored_columns
 from regionvlp.shards.formats import format_of
@@ -109,7 +110,8 @@ def test_a_receipt_tells_where_everything_lies(shard_set: ShardSet) -> None:
 
 def test_reading_opens_no_file_with_a_library(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, videos = shard_set
-    monkeypatch.setattr("regionvlp.shards.reader.format_of", None)
+    monkeypatch.setattr("regionvlp.shards.guarded.format_of", None)
+    monkeypatch.setattr("subprocess.Popen", None)
     reader = open_shards(folder)
     assert all(reader[name].equals(video) for name, video in videos.items())
     reader.read(list(videos), [0])
@@ -216,9 +218,45 @@ def test_looked_up_once_for_all_workers(shard_set: ShardSet, monkeypatch: pytest
     without_index(folder)
     reader = open_shards(folder)
     reader.prepare()
-    monkeypatch.setattr("regionvlp.shards.reader.format_of", None)
+    monkeypatch.setattr("regionvlp.shards.guarded.format_of", None)
+    monkeypatch.setattr("subprocess.Popen", None)
     for one in (reader, pickle.loads(pickle.dumps(reader))):
         assert all(one[name].equals(video) for name, video in videos.items())
+
+
+@pytest.mark.parametrize("how", ["hangs", "dies"])
+def test_a_library_that_hangs_or_dies_over_an_old_shard(
+    shard_set: ShardSet, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, videos = shard_set
+    without_index(folder)
+    real = sys.executable
+    program = folder.parent / "python"  # stands for a library that cannot get through the second shard
+    act = "while True: pass" if how == "hangs" else "os.kill(os.getpid(), 9)"
+    program.write_text(
+        f"""#!{real}
+import os, sys
+import regionvlp.shards.guarded as guarded
+real = guarded.look_into
+def look_into(path, manifest):
+    if "shard-00001" in str(path):
+        {act}
+    return real(path, manifest)
+guarded.look_into = look_into
+guarded._serve()
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    words = "does not come to an end" if how == "hangs" else "whatever reads it dies"
+    reader = open_shards(folder)
+    reader.num_frames_of([0])  # the process is there
+    monkeypatch.setattr("regionvlp.shards.guarded._PATIENCE", 2.0)
+    with pytest.raises(ShardError, match=rf"shard-00001.* is damaged: .*{words}"):
+        reader.prepare()
+    monkeypatch.undo()
+    reader = ShardReader(folder, shards=[0, 2])
+    assert all(reader[name].equals(videos[name]) for name in reader)
 
 
 @pytest.mark.parametrize("file_format", ["hdf5"], indirect=True)
