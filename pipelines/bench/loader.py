@@ -172,8 +172,9 @@ class _RowBatches(Dataset[dict[str, Tensor]]):
 
 def _shared_like(tensor: Tensor) -> Tensor:
     """A tensor of that shape and dtype in shared memory, with nothing in it yet."""
-    storage = torch.UntypedStorage._new_shared(tensor.nbytes, device="cpu")
-    return torch.empty(0, dtype=tensor.dtype).set_(storage, 0, tensor.shape)
+    untyped: Any = torch.UntypedStorage
+    memory: Tensor = torch.empty(0, dtype=torch.uint8).set_(untyped._new_shared(tensor.nbytes, device="cpu"))
+    return memory.view(tensor.dtype).view(tensor.shape)
 
 
 class _Files(Dataset[dict[str, Tensor]]):

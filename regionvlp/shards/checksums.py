@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest as xxh3
+from xxhash import xxh3_64_intdigest
 
 from regionvlp.shards.schema import ShardSpec
+
+xxh3 = xxh3_64_intdigest  # of a buffer and a seed
 
 
 def frame_checksums(columns: Mapping[str, NDArray[Any]], spec: ShardSpec) -> NDArray[np.uint64]:

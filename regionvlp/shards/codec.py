@@ -43,14 +43,14 @@ def video_regions(video_id: str, columns: Mapping[str, NDArray[Any]], spec: Shar
     fields = {name: columns[name] for name in spec.column if name != SCALE}
     if spec.dtype == "uint8":
         fields["features"] = dequantise(columns["features"], columns[SCALE])
-    if bad_counts(fields["num_regions"], spec):
+    if bad_counts(fields["num_regions"][None], spec).any():
         raise ShardError(f"num_regions of {video_id!r} is out of range", "run: regionvlp shards verify")
     return VideoRegions(video_id=video_id, **fields)
 
 
 def bad_counts(num_regions: NDArray[np.int32], spec: ShardSpec) -> NDArray[np.bool_]:
     """[B] bool, which of B videos have a count of regions, [B, F], that no frame can have."""
-    bad: NDArray[np.bool_] = ((num_regions < 0) | (num_regions > spec.regions)).any(axis=-1)
+    bad: NDArray[np.bool_] = np.any((num_regions < 0) | (num_regions > spec.regions), axis=1)
     return bad
 
 

@@ -71,9 +71,9 @@ class FrameReader:
             if error is not None:
                 raise error
             if check:
-                for _, values, number in run:
-                    if number >= 0:  # now, while the processor still has them at hand
-                        sums[number] = xxh3(values)
+                for _, frame, number in run:
+                    if number >= 0:  # now, while the processor still has it at hand
+                        sums[number] = xxh3(frame)
         if check:
             for number, slot in enumerate(range(first, stop)):
                 if xxh3(b"".join(pattern.parts(slot)(small)), sums[number]) != table.checksums.item(row, slot):
@@ -133,9 +133,9 @@ class FrameReader:
                     tag = piece.tag
                     failed.setdefault((tag if tag >= 0 else ~tag) // each, error)
             elif check:
-                for _, values, tag in pieces:
-                    if tag >= 0:  # now, while the processor still has them at hand
-                        sums[tag] = xxh3(values)
+                for _, frame, tag in pieces:
+                    if tag >= 0:
+                        sums[tag] = xxh3(frame)
         records = self._records(blocks, table.pattern[rows], slots)
         self._take_apart(records, into)
         if check:

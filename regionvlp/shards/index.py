@@ -62,7 +62,8 @@ class VideoIndex:
             import pyarrow.compute as pc
 
             found = pc.index_in(pa.array(map(_text, video_ids), pa.large_string()), self.as_arrow())
-            return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            positions: NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            return positions
         wanted = [video_id.encode(errors="surrogatepass") for video_id in video_ids]
         hashes = np.array([zlib.crc32(one) for one in wanted], np.uint32)
         places = np.searchsorted(self.hashes, hashes)
@@ -116,7 +117,7 @@ def _text(video_id: str) -> str | None:
     return video_id
 
 
-def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:
+def build_index(shards: Iterable[tuple[int, Iterable[str]]]) -> VideoIndex:
     """Indexes (shard number, ids of its rows) pairs, one shard at a time. Duplicate ids are kept, for the caller to
     ask for."""
     numbers, counts = [], []
@@ -124,7 +125,7 @@ def build_index(shards: Iterable[tuple[int, Sequence[str]]]) -> VideoIndex:
     for number, ids in shards:
         encoded = [video_id.encode() for video_id in ids]
         numbers.append(number)
-        counts.append(len(ids))
+        counts.append(len(encoded))
         pieces.append(b"".join(encoded))
         lengths.append(np.array([len(one) for one in encoded], np.int64))
         hashes.append(np.array([zlib.crc32(one) for one in encoded], np.uint32))

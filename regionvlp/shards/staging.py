@@ -65,18 +65,20 @@ class Staging:
         temporary = temporary_path(path)
         try:
             if not self._reserve(temporary, receipt.bytes):
-                return self._no_room(f"{receipt.bytes} bytes are more than the {self._most} it may hold")
+                self._say_full(f"{receipt.bytes} bytes are more than the {self._most} it may hold")
+                return None
             fetch(receipt, temporary)
             os.replace(temporary, path)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            return self._no_room(error.strerror or str(error))
+            self._say_full(error.strerror or str(error))
+            return None
         finally:
             temporary.unlink(missing_ok=True)
         return path
 
-    def _no_room(self, why: str) -> None:
+    def _say_full(self, why: str) -> None:
         if not self._said:
             self._said = True
             log.warning("no room in %s (%s): shards are read by range instead", self._folder, why)

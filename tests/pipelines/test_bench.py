@@ -6,11 +6,16 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from regionvlp.extract.detector import FAMILIES
+from regionvlp.pipelines.bench.clips import bench_manifest, draw_clips, write_npz, write_shard
 from regionvlp.pipelines.bench.extract import flops_per_frame
+from regionvlp.pipelines.bench.loader import _Files, _RowBatches
 from regionvlp.pipelines.cli import run
+from regionvlp.shards import open_shards
 
 STAGES = {"end_to_end", "decode", "resize", "backbone", "proposals", "res5", "selection", "write"}
 
@@ -71,3 +76,33 @@ def test_bench_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             assert values[f"{kind}_{what}"] > 0
     assert result["ratios"]["hdf5_write"] == pytest.approx(values["hdf5_write"] / values["npz_write"])
     assert sorted(tmp_path.iterdir()) == [path], "nothing is left behind"
+
+
+def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    small = ["--shards", "3", "--regions", "3", "--batch", "4", "--workers", "1", "--frames", "2"]
+    assert run(["bench", "loader", *small, "--dir", str(tmp_path), "--json", str(path)]) == 0
+    assert "loader_speed" in capsys.readouterr().out
+    result = json.loads(path.read_text())
+    assert set(result) == {"device", "rows", "ratios"}
+    assert set(result["ratios"]) == {"loader_speed"}
+    values = {row["name"]: row["value"] for row in result["rows"]}
+    named = {"loader", "npz_loader", "later_epoch_begins", "batch_read"}
+    assert set(values) == named | {"read_with_checksums", "batch_read_with_checksums"}
+    assert all(math.isfinite(value) and value > 0 for value in values.values())
+    assert result["ratios"]["loader_speed"] == pytest.approx(values["loader"] / values["npz_loader"])
+    assert sorted(tmp_path.iterdir()) == [path], "nothing is left behind"
+
+
+def test_both_loaders_of_the_bench_deliver_the_same(tmp_path: Path) -> None:
+    clips = draw_clips(3, 2, 5, np.random.default_rng(0))
+    write_shard(tmp_path / "shards", 0, clips, bench_manifest("parquet", "float16", 2, 5, 3))
+    for clip in clips:
+        write_npz(tmp_path / "npz", clip, np.savez)
+    ours = _RowBatches(open_shards(tmp_path / "shards"), 2)[np.array([2, 0])]
+    for place, number in enumerate((2, 0)):
+        theirs = _Files(tmp_path / "npz", clips, 2, 5)[number]
+        assert set(theirs) == set(ours)
+        assert torch.equal(ours["features"][place].float(), theirs["features"].half().float())
+        assert torch.equal(ours["region_mask"][place], theirs["region_mask"])
+        assert torch.allclose(ours["location"][place], theirs["location"])

@@ -185,5 +185,5 @@ class RegionsInMemory:
         batch = RegionBatch(rows=rows_B, **{name: self._all[name][at_BF] for name in names})
         failed = {at: self._bad[row] for at, row in enumerate(rows_B.tolist()) if row in self._bad}
         if failed:
-            raise BatchError(failed, batch)
+            raise BatchError.of(failed, batch)
         return batch

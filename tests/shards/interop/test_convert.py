@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shard_sets import without_index
 
 from regionvlp.errors import ShardError
 from regionvlp.pipelines.cli import run
@@ -44,6 +45,22 @@ def test_the_other_format_is_the_same(shard_set: ShardSet, tmp_path: Path, capsy
     assert run(["shards", "convert", str(out), str(back), "--format", first]) == 0
     assert all(open_shards(back)[name].equals(video) for name, video in videos.items())
     assert len(Manifest.read(back).video["converted_from"]) == 2
+
+
+def test_old_shards_get_checksums(shard_set: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, videos = shard_set
+    arguments = ["shards", "convert", str(folder), str(tmp_path / "out")]
+    assert run(arguments) == 2
+    assert "already, and have checksums" in capsys.readouterr().err
+    without_index(folder)
+    assert run(arguments) == 0
+    reader = open_shards(tmp_path / "out")
+    assert reader.checked == 1
+    assert verify(tmp_path / "out", planned=True) == []
+    assert all(reader[name].equals(video) for name, video in videos.items())
+    for path in folder.iterdir():
+        if path.suffix != ".json" or path.name == "manifest.json":
+            assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), "only receipts say more"
 
 
 @pytest.mark.parametrize(("before", "after"), permutations(["float16", "float32", "uint8"], 2))
