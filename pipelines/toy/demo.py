@@ -104,6 +104,7 @@ def demo_config(out: Path, scale: Scale, *, use_local: bool) -> RunConfig:
             "data": {"sources": [{"captions": str(out / "videos" / "train.jsonl"), "shards": shards}]},
             "eval": {"source": {"captions": str(out / "videos" / "test.jsonl"), "shards": shards}},
             "loss": {"use_local": use_local},
+            "optim": {"warmup_steps": min(recipe["optim"]["warmup_steps"], scale.steps - 1)},
             "train": {"max_steps": scale.steps},
         },
         source="demo.yaml",
