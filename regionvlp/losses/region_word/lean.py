@@ -397,13 +397,18 @@ def _focus(weight_CMQN: Tensor, context: _Part, query: _Part) -> None:
     """Makes 0 what is not above the average over the counted contexts, and all 1 where they are alike."""
     counted_C111 = context.counted[:, None, None, None]
     per_average_C1QN = counted_C111 / weight_CMQN.sum(1, keepdim=True)
-    alike_C1QN = weight_CMQN.amax(1, keepdim=True) * per_average_C1QN <= 1 + ALIKE
-    # Of a single one nothing is above the average, and what has no length finds everything alike.
-    alike_C1QN &= (counted_C111 > 1) & (query.length > 0)
-    weight_CMQN *= per_average_C1QN.masked_fill_(alike_C1QN, 0)
+    alike_C1QN = weight_CMQN.amax(1, keepdim=True).mul_(per_average_C1QN) <= 1 + ALIKE
+    on_cpu = weight_CMQN.device.type == "cpu"  # elsewhere asking whether there are any costs more than a pass or two
+    some = not on_cpu or bool(alike_C1QN.any())
+    if some:
+        # Of a single one nothing is above the average, and what has no length finds everything alike.
+        alike_C1QN &= (counted_C111 > 1) & (query.length > 0)
+        per_average_C1QN.masked_fill_(alike_C1QN, 0)
+        some = not on_cpu or bool(alike_C1QN.any())
+    weight_CMQN *= per_average_C1QN
     # Equal weights are equal to their average, and rounding must not lift them above it.
     functional.threshold(weight_CMQN, 1 + 8 * torch.finfo(weight_CMQN.dtype).eps, 0, inplace=True)
-    if weight_CMQN.device.type != "cpu" or alike_C1QN.any():  # elsewhere asking costs more than a pass over the tile
+    if some:
         open_CM = torch.ones_like(context.length) if context.shut is None else context.shut.exp()
         weight_CMQN.addcmul_(alike_C1QN.to(weight_CMQN.dtype), open_CM[:, :, None, None])
 
