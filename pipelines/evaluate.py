@@ -32,7 +32,7 @@ def _options(command: CommandT) -> CommandT:
         click.option("--regions", type=click.IntRange(1, 1000), help="Regions per frame.  [as in training]"),
         click.option("--frames", type=click.IntRange(1, 256), help="Frames per video.  [as in training]"),
         click.option("--annotations", type=click.Path(path_type=Path), help="Captions.  [the run's]"),
-        click.option("--shards", type=click.Path(path_type=Path), help="Region shards.  [the run's]"),
+        click.option("--shards", metavar="FOLDER|ADDRESS", help="Region shards.  [the run's]"),
         click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint or run.  [newest in runs/]"),
     ):
         command = option(command)

@@ -29,7 +29,7 @@ from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import Retrieval, rank
 from regionvlp.models import Encoded
 from regionvlp.regions import VideoRegions
-from regionvlp.shards import Manifest
+from regionvlp.shards import read_manifest
 from regionvlp.shards.detectors import box_edges, counts_last_pixel
 
 
@@ -76,7 +76,7 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
     if not rows:
         return Results(checkpoint, dataset, metrics, retrieval, {}, [])
     video, text = encodings.whole()
-    last_pixel = counts_last_pixel(Manifest.read(source.shards).detector)
+    last_pixel = counts_last_pixel(read_manifest(source.shards).detector)
     grounding = pointing_accuracy(
         thing for i, row in enumerate(rows) for thing in _objects(checkpoint, row, i, video, text, dataset, last_pixel)
     )

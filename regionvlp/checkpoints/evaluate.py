@@ -23,7 +23,7 @@ from regionvlp.evaluation.metrics import retrieval_metrics
 from regionvlp.evaluation.retrieval import Retrieval, public_metrics, rank
 from regionvlp.evaluation.suite.base import Benchmark, Items
 from regionvlp.evaluation.suite.registry import benchmark_named
-from regionvlp.shards import Manifest
+from regionvlp.shards import read_manifest
 from regionvlp.training.config import DemoVLPConfig, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ def evaluate(
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, pick_device(device))
     known = opened.config.eval.source
     captions = Path(annotations) if annotations else known.captions if known else None
-    folder = Path(shards) if shards else known.shards if known else None
+    folder = str(shards) if shards else known.shards if known else None
     if captions is None or folder is None:
         name = "annotations" if captions is None else "shards"
         raise InputError(f"the run names no {name} to evaluate on", f"give them with --{name}")
     items = measured.read(captions, split, queries)
     own = known.model_dump(exclude_none=True) if known and annotations is None else {}
     source = _source(items, own, folder, allow_missing, frames)
-    opened.check_shards(Manifest.read(source.shards), source.shards)
+    opened.check_shards(read_manifest(source.shards), source.shards)
     settings, config = _with_regions(opened.config, regions), opened.config
     dataset = open_source(source, settings, frames=config.eval.frames)
     check_script(dataset.captions, opened.tokenizer)
@@ -144,7 +144,7 @@ def _say_what_was_trained_on(checkpoint: Checkpoint, captions: Captions) -> None
             logger.warning("%s was trained on: %s", source.captions, shared)
 
 
-def _source(items: Items, own: dict[str, Any], shards: Path, allow_missing: bool, frames: int | None) -> SourceSettings:
+def _source(items: Items, own: dict[str, Any], shards: str, allow_missing: bool, frames: int | None) -> SourceSettings:
     """What to read: the benchmark's choice, and of what it leaves open the run's own."""
     chosen = {"captions": items.captions, "shards": shards, "allow_missing": allow_missing}
     fixed = {"format": items.format if items.format != "auto" else own.get("format", "auto")}

@@ -45,7 +45,7 @@ class Checkpoint:
     tokenizer: TextTokenizer
     detector: Mapping[str, Any]
 
-    def check_shards(self, manifest: Manifest, folder: Path) -> None:
+    def check_shards(self, manifest: Manifest, folder: str | Path) -> None:
         """Refuses shards of another detector than the one that the model learnt from, as far as that is known.
 
         Raises:

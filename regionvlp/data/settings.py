@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.data.formats import CaptionFormat, Queries
@@ -13,6 +13,10 @@ from regionvlp.data.formats import CaptionFormat, Queries
 Sampling = Literal["default", "legacy"]
 # A run folder says where its data lies whatever folder one is in.
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+ShardPlace = Annotated[
+    str, BeforeValidator(lambda place: place if "://" in str(place) else str(Path(place).absolute()))
+]
+"""A shard folder: a path, or an address such as ``s3://bucket/shards``."""
 
 
 class SourceSettings(Config):
@@ -25,7 +29,7 @@ class SourceSettings(Config):
         queries: which captions of a clip, for MSR-VTT only.
         columns: role (``video``, ``caption``, ``split`` ...) -> the name of its column, for a table that calls them by
             names that are not known.
-        shards: the shard folder with the videos' regions.
+        shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
     """
@@ -35,7 +39,7 @@ class SourceSettings(Config):
     split: str | None = None
     queries: Queries | None = None
     columns: dict[str, str] | None = None
-    shards: AbsolutePath
+    shards: ShardPlace
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
 
@@ -61,12 +65,18 @@ class RegionClipSettings(ClipSettings):
         padding: what stands in the slots of masked regions: ``zeros``, or the frame's last region again (``edge``), as
             in the public code, whose region-word score is a mean over padded slots as well.
         in_memory: read every video once, before the first step, and keep it; for sets that memory holds.
+        checksums: compare the checksum of every frame that is read.
+        staging: a local folder for copies of shards that lie at an address; null reads their frames by range.
+        staging_gb: how large the copies may grow, in 10^9 bytes.
     """
 
     regions: int = Field(default=30, ge=1, le=1000)
     loc_dim: Literal[6, 7] = 7
     padding: Literal["zeros", "edge"] = "zeros"
     in_memory: Annotated[bool, HARMLESS] = False
+    checksums: Annotated[bool, HARMLESS] = True
+    staging: Annotated[AbsolutePath | None, HARMLESS] = None
+    staging_gb: Annotated[float, Field(gt=0), HARMLESS] = 100.0
 
 
 class DataSettings(Config):

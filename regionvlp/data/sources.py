@@ -55,13 +55,16 @@ def open_source(
         source.captions, format=source.format, split=source.split, queries=source.queries, columns=source.columns,
         training=training,
     )  # fmt: skip
-    shards = open_shards(source.shards)
+    clip = settings.clips
+    assert isinstance(clip, RegionClipSettings), "the only clips there are"
+    shards = open_shards(
+        source.shards, checksums=clip.checksums, staging=clip.staging, staging_bytes=int(clip.staging_gb * 1e9)
+    )
     annotated = len(captions.video_ids)
     failures = {failure.video_id: failure.reason for failure in shards.failures}
     captions = resolve_videos(captions, shards.ids_as_arrow(), allow_missing=source.allow_missing, failures=failures)
-    assert isinstance(settings.clips, RegionClipSettings), "the only clips there are"
-    clips = RegionClips(shards, VideoIds(captions.video_ids), settings.clips, trim=trim)
-    choice = FrameChoice(source.frames or frames or settings.clips.frames, settings.clips.sampling)
+    clips = RegionClips(shards, VideoIds(captions.video_ids), clip, trim=trim)
+    choice = FrameChoice(source.frames or frames or clip.frames, clip.sampling)
     per_video = training and settings.pairs == "per_video"
     identity = {
         "pairs": len(captions),

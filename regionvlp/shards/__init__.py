@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from regionvlp.shards.reader import ShardReader as ShardReader
     from regionvlp.shards.reader import UnknownVideoError as UnknownVideoError
     from regionvlp.shards.reader import open_shards as open_shards
+    from regionvlp.shards.reader import read_manifest as read_manifest
     from regionvlp.shards.receipts import Receipt as Receipt
     from regionvlp.shards.receipts import read_receipts as read_receipts
     from regionvlp.shards.schema import SCHEMA_VERSION as SCHEMA_VERSION
@@ -57,7 +58,7 @@ __getattr__, __dir__ = exports(
         "regionvlp.shards.batch": ["RegionBatch"],
         "regionvlp.shards.frames": ["DamagedFrameError"],
         "regionvlp.shards.manifest": ["Manifest"],
-        "regionvlp.shards.reader": ["BatchError", "ShardReader", "UnknownVideoError", "open_shards"],
+        "regionvlp.shards.reader": ["BatchError", "ShardReader", "UnknownVideoError", "open_shards", "read_manifest"],
         "regionvlp.shards.receipts": ["Receipt", "read_receipts"],
         "regionvlp.shards.schema": ["SCHEMA_VERSION", "ShardSpec", "check_regions"],
         "regionvlp.shards.summary": ["inspect"],

@@ -444,6 +444,14 @@ def verify_hint(folder: str) -> str:
     return f"run: regionvlp shards verify '{folder}'"
 
 
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of a shard folder, or of one at an address; errors as :func:`open_shards`."""
+    if not is_address(path):
+        return Manifest.read(Path(path))
+    with RemoteFolder(str(path)).described() as described:
+        return Manifest.read(described)
+
+
 def open_shards(
     path: str | os.PathLike[str],
     *,

@@ -83,7 +83,7 @@ class System(Trainable):
         return state
 
     @abstractmethod
-    def check(self, manifest: Manifest, folder: Path) -> None:
+    def check(self, manifest: Manifest, folder: str | Path) -> None:
         """Refuses shards that the model cannot read.
 
         Raises:

@@ -95,7 +95,7 @@ class DemoVLP(System):
                 state[name] = fit_regions(state[name], settings.regions)
         return state
 
-    def check(self, manifest: Manifest, folder: Path) -> None:
+    def check(self, manifest: Manifest, folder: str | Path) -> None:
         """Regions must have as many features as the region encoder reads."""
         reads = self.model.video.settings.feature_width
         if manifest.feature_width != reads:

@@ -21,7 +21,7 @@ from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError, WeightsError
 from regionvlp.losses.token_match import WORD_WEIGHT
-from regionvlp.shards import Manifest
+from regionvlp.shards import read_manifest
 from regionvlp.systems.base import System
 from regionvlp.systems.registry import build_system
 from regionvlp.training.config import EvalSettings, RunConfig
@@ -61,7 +61,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_captions(datasets, held_out, tokenizer, config)
     system = build_system(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
     for source in config.all_sources:
-        system.check(Manifest.read(source.shards), source.shards)
+        system.check(read_manifest(source.shards), source.shards)
     if init:
         _start_from(system, init, config)
     weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
@@ -126,7 +126,7 @@ def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
     """The one detector that all shards of the run come from, and that the model is built for."""
     identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
     for source in config.all_sources:
-        manifest = Manifest.read(source.shards)
+        manifest = read_manifest(source.shards)
         if identity is not None:
             check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
         identity = manifest.detector

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from regionvlp.data.text.reading import TextReader
 from regionvlp.data.text.tokenizer import TextTokenizer
 from regionvlp.errors import ConfigError, InputError, UnreadableItemsError
 from regionvlp.regions import FrameRegions, VideoRegions, location_vectors
-from regionvlp.shards import Manifest, ShardWriter, open_shards
+from regionvlp.shards import Manifest, ShardWriter, open_shards, read_manifest
 
 WIDTH = 3
 TEXTS = ["a red star", "a blue ring", "two stars", "one bar and a ring"]
@@ -304,3 +305,20 @@ def test_a_source_is_opened_and_joined(shards: dict[str, VideoRegions], tmp_path
         open_source(part.sources[0], part, training=True)
     part = settings(sources=[source | {"split": "train", "allow_missing": True}])
     assert len(open_source(part.sources[0], part, training=True)) == 1
+
+
+def test_shards_at_an_address_are_trained_on(shards: dict[str, VideoRegions], tmp_path: Path) -> None:
+    here = stored_shards(shards, tmp_path / "shards")
+    fsspec.filesystem("memory").put(str(here), "/test-pairs/shards", recursive=True)
+    captions_file = tmp_path / "captions.csv"
+    captions_file.write_text("video,caption\na,x\nb,y\nc,z\n")
+    for staging in (None, tmp_path / "staged"):
+        at = {"captions": str(captions_file), "shards": "memory://test-pairs/shards"}
+        far = settings(sources=[at], frames=2, staging=staging)
+        near = settings(sources=[at | {"shards": str(here)}], frames=2)
+        one, other = (
+            open_source(each.sources[0], each).clips.read_batch([2, 0, 1], FrameChoice(2)) for each in (far, near)
+        )
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert read_manifest("memory://test-pairs/shards").feature_width == WIDTH
+    assert any((tmp_path / "staged").rglob("*.h5"))

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.settings import RegionClipSettings
 from regionvlp.extract.detector import FAMILIES
 from regionvlp.pipelines.bench.clips import bench_manifest, draw_clips, write_npz, write_shard
 from regionvlp.pipelines.bench.extract_stages import flops_per_frame
-from regionvlp.pipelines.bench.loader import _Files, _RowBatches
+from regionvlp.pipelines.bench.loader_rates import _Files
 from regionvlp.pipelines.cli import run
 from regionvlp.shards import open_shards
 
@@ -80,16 +83,17 @@ def test_bench_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
-    small = ["--shards", "3", "--regions", "3", "--batch", "4", "--workers", "1", "--frames", "2"]
+    small = ["--shards", "3", "--regions", "3", "--batch", "4", "--workers", "1", "--frames", "2", "--captions", "500"]
     assert run(["bench", "loader", *small, "--dir", str(tmp_path), "--json", str(path)]) == 0
     assert "loader_speed" in capsys.readouterr().out
     result = json.loads(path.read_text())
     assert set(result) == {"device", "rows", "ratios"}
     assert set(result["ratios"]) == {"loader_speed"}
     values = {row["name"]: row["value"] for row in result["rows"]}
-    named = {"loader", "npz_loader", "later_epoch_begins", "batch_read"}
-    assert set(values) == named | {"read_with_checksums", "batch_read_with_checksums"}
-    assert all(math.isfinite(value) and value > 0 for value in values.values())
+    named = {"loader", "npz_loader", "later_epoch_begins", "batch_read", "read_with_checksums"}
+    tables = {"captions_read", "captions_join", "captions_bytes", "captions_peak"}
+    assert set(values) == named | tables | {"batch_read_with_checksums"}
+    assert all(math.isfinite(value) and value > 0 for name, value in values.items() if name != "captions_peak")
     assert result["ratios"]["loader_speed"] == pytest.approx(values["loader"] / values["npz_loader"])
     assert sorted(tmp_path.iterdir()) == [path], "nothing is left behind"
 
@@ -99,7 +103,8 @@ def test_both_loaders_of_the_bench_deliver_the_same(tmp_path: Path) -> None:
     write_shard(tmp_path / "shards", 0, clips, bench_manifest("parquet", "float16", 2, 5, 3))
     for clip in clips:
         write_npz(tmp_path / "npz", clip, np.savez)
-    ours = _RowBatches(open_shards(tmp_path / "shards"), 2)[np.array([2, 0])]
+    source = RegionClips(open_shards(tmp_path / "shards"), [c.video_id for c in clips], RegionClipSettings(regions=5))
+    ours = source.read_batch([2, 0], FrameChoice(2))
     for place, number in enumerate((2, 0)):
         theirs = _Files(tmp_path / "npz", clips, 2, 5)[number]
         assert set(theirs) == set(ours)
