@@ -46,7 +46,7 @@ def test_a_key_of_another_system_names_that_system(monkeypatch: pytest.MonkeyPat
 def test_the_old_form_is_read_and_both_forms_at_once_must_agree() -> None:
     old = {"frames": 4, "regions": 6, "loc_dim": 6, "padding": "edge", "sampling": "legacy", "in_memory": True}
     config = run_config({"data": {**old, "text_length": 9}})
-    assert config.data.clips.model_dump() == old
+    assert config.data.clips.model_dump().items() >= old.items()
     assert config.data.text_length == 9
     # A later layer wins, whatever the forms.
     assert run_config({"data": {"clips": {"frames": 4}}}, {"data": {"frames": 2}}).data.clips.frames == 2
