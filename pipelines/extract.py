@@ -47,8 +47,8 @@ OPTION_KEYS = {
 @click.option("--source", "kind", metavar="KIND", help="folder, list, glob, webdataset or segments.  [as it looks]")
 @click.option(
     "--detector",
-    metavar="NAME|PATH",
-    help="auto, toy, a name of 'regionvlp weights list', or a folder or weights file.  [auto]",
+    metavar="NAME|PATH|MODULE:FACTORY",
+    help="auto, toy, a name of 'regionvlp weights list', a folder or weights file, or code of your own.  [auto]",
 )
 @click.option("--format", metavar="hdf5|parquet", help="How the shards are stored.  [hdf5]")
 @click.option("--dtype", metavar="float16|float32|uint8", help="How the features are stored.  [float16]")

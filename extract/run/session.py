@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from regionvlp.errors import RegionVLPError
 from regionvlp.extract.launch.stopping import Stop
-from regionvlp.extract.run.detecting import Detector, load_detector
+from regionvlp.extract.run.detecting import Detector, class_names, load_detector
 from regionvlp.extract.run.job import Job
 from regionvlp.extract.run.memory import EVERY, give_back
 from regionvlp.extract.run.plan import settle_plan, size_for
@@ -41,6 +41,7 @@ from regionvlp.shards import (
     read_receipts,
     remove_leftovers,
 )
+from regionvlp.shards.vocabulary import write_vocabulary
 from regionvlp.store.claims import claim_name, remove_temporaries
 from regionvlp.store.receipts import receipt_path
 from regionvlp.store.recovery import set_lost_aside
@@ -138,6 +139,8 @@ class Session:
         detector = load_detector(config.detector)
         pool = stack.enter_context(open_pool(config.video))
         manifest = Manifest.create_or_check(job.out, manifest_of(config, detector))
+        if (names := class_names(detector)) is not None:
+            write_vocabulary(job.out, names)
         # What is detected together must not depend on whether memory ran short meanwhile.
         self._tools = Tools(manifest, detector, pool, detector.max_batch, config.video.attempts)
         self._claims = stack.enter_context(
