@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from regionvlp.checkpoints.evaluate import evaluate as evaluate
     from regionvlp.checkpoints.folder import load_checkpoint as load_checkpoint
     from regionvlp.regions import VideoRegions as VideoRegions
+    from regionvlp.search.index import open_index as open_index
     from regionvlp.shards import open_shards as open_shards
     from regionvlp.training.run import train as train
 
@@ -31,6 +32,7 @@ __getattr__, __dir__ = exports(
         "regionvlp.extract": [],
         "regionvlp.losses": [],
         "regionvlp.regions": ["VideoRegions"],
+        "regionvlp.search.index": ["open_index"],
         "regionvlp.shards": ["open_shards"],
         "regionvlp.training.run": ["train"],
     },

@@ -342,6 +342,14 @@ class ShardReader(Mapping[str, VideoRegions]):
                     return ShardError(message, "open the shards again")
         return error
 
+    def shard_of(self, video_id: str) -> int:
+        """The number of the shard that holds a video.
+
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds it.
+        """
+        return self._find(video_id)[0]
+
     def plan(self) -> PlanTable | None:
         """The plan of the folder; None where it has none."""
         return self._remote.plan() if self._remote else read_plan(self._folder)
