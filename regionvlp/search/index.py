@@ -79,8 +79,6 @@ class Index:
     @cached_property
     def clips(self) -> pa.Table:
         """The table of all clips, see ``segment``; rows are numbered through, those taken out included."""
-        if not self._segments:
-            raise InputError(f"the index {self.folder} holds no clip", "add some with 'regionvlp index'")
         return pa.concat_tables([segment.clips for segment in self._segments])
 
     @cached_property
@@ -120,6 +118,8 @@ class Index:
         """
         if not query.strip() and like is None:
             raise InputError("the query is empty", "say what to look for")
+        if not len(self):
+            raise InputError(f"the index {self.folder} holds no clip", "add some with 'regionvlp index'")
         if top < 1:
             raise InputError(f"top is {top}", "ask for at least 1 result")
         notes: list[str] = []
@@ -146,7 +146,7 @@ class Index:
         What is compared is what :meth:`search` ranks by, over all clips.
         """
         scores = np.full((len(queries), len(self.live)), -np.inf, np.float32)
-        encoded = [encoder.encode_queries(list(queries)) for encoder in self.encoders]
+        encoded = [encoder.encode_queries(list(queries), words=False) for encoder in self.encoders]
         for q in range(len(queries)):
             rankings = [self._ranked(k, mine[q], len(self.live), self.live, rerank) for k, mine in enumerate(encoded)]
             ranking = fused(rankings)[0] if len(rankings) > 1 else rankings[0]

@@ -212,7 +212,7 @@ class IndexWriter:
                 start += count
             yield sorted(
                 float(gallery.best(query.pooled, 1, allowed).scores[0])
-                for query in encoder.encode_queries(sentences)
+                for query in encoder.encode_queries(sentences, words=False)
                 if query.pooled is not None
             )
 

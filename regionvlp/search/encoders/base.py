@@ -97,8 +97,12 @@ class Encoder(Protocol):
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
         """Encodes B clips, each on its own: the same clip gives the same vectors in any company, to rounding."""
 
-    def encode_queries(self, texts: Sequence[str]) -> list[Query]:
-        """Encodes Q sentences. A sentence longer than the encoder reads loses its end."""
+    def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
+        """Encodes Q sentences. A sentence longer than the encoder reads loses its end.
+
+        Args:
+            words: also what :meth:`word_weights` needs.
+        """
 
     def token_scores(self, query: Query, tokens: Floats, mask: NDArray[np.bool_], pooled: Floats) -> Floats:
         """[B] float32: the full similarity of a query with clips of tokens [B, N, T], mask [B, N], pooled [B, D]."""

@@ -84,7 +84,7 @@ class CheckpointEncoder:
         mask = encoded.mask.numpy()
         return EncodedClips(self._pooled(encoded), encoded.tokens.numpy(), mask, frames, slots)
 
-    def encode_queries(self, texts: Sequence[str]) -> list[Query]:
+    def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
         queries = []
         for start in range(0, len(texts), _BATCH):
             part = list(texts[start : start + _BATCH])
@@ -92,9 +92,9 @@ class CheckpointEncoder:
                 encoded = self._system.encode_text(self._tensors(self._collate.texts(part)))
             encoded = encoded.to("cpu").to(torch.float32)
             for row, (text, pooled) in enumerate(zip(part, self._pooled(encoded), strict=True)):
-                words = words_of(text)
-                about = {"encoded": encoded[row : row + 1], "words": self._word_tokens(text, words, encoded, row)}
-                queries.append(Query(text, pooled, words, about))
+                pointing = words_of(text) if words else []
+                about = {"encoded": encoded[row : row + 1], "words": self._word_tokens(text, pointing, encoded, row)}
+                queries.append(Query(text, pooled, pointing, about))
         return queries
 
     def token_scores(self, query: Query, tokens: Floats, mask: NDArray[np.bool_], pooled: Floats) -> Floats:

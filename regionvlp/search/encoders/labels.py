@@ -51,8 +51,8 @@ class LabelWords:
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
         return EncodedClips(pooled=None)
 
-    def encode_queries(self, texts: Sequence[str]) -> list[Query]:
-        return [Query(text, None, words_of(text)) for text in texts]
+    def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
+        return [Query(text, None, words_of(text) if words else ()) for text in texts]
 
     def token_scores(self, query: Query, tokens: Floats, mask: NDArray[np.bool_], pooled: Floats) -> Floats:
         raise AssertionError("labels have no tokens")
@@ -93,11 +93,11 @@ class LabelSentences:
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
         return EncodedClips(self._sentences.encode([description(clip) for clip in clips]))
 
-    def encode_queries(self, texts: Sequence[str]) -> list[Query]:
-        words = [words_of(text) for text in texts]
-        vectors = self._sentences.encode([*texts, *(word for row in words for word in row)])
+    def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
+        pointing = [words_of(text) if words else [] for text in texts]
+        vectors = self._sentences.encode([*texts, *(word for row in pointing for word in row)])
         queries, start = [], len(texts)
-        for text, row, pooled in zip(texts, words, vectors, strict=False):
+        for text, row, pooled in zip(texts, pointing, vectors, strict=False):
             queries.append(Query(text, pooled, row, {"words": vectors[start : start + len(row)]}))
             start += len(row)
         return queries
