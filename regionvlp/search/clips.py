@@ -204,7 +204,7 @@ class ShardClips:
                     f"the shard folders hold different frames of {clip.clip_id!r}",
                     "extract with the same number of frames and the same decoder",
                 )
-        end = clip.end if clip.end >= 0 else _end_of(regions[0])
+        end = clip.end if clip.end >= 0 else clip.start + _length_of(regions[0])
         known = Clip(clip.clip_id, clip.video_id, clip.path, clip.start, end, clip.stamp)
         return ClipInput(known, regions, self.vocabularies)
 
@@ -218,8 +218,8 @@ class ShardClips:
         return Clip(clip_id, video_id, path, start, end, self._stamps[clip_id])
 
 
-def _end_of(regions: VideoRegions) -> float:
-    """The last frame's time and half the usual gap, from the first frame on; 0 for a picture."""
+def _length_of(regions: VideoRegions) -> float:
+    """From the first frame to half the usual gap after the last one, in seconds; 0 for a picture."""
     times = regions.frame_time - regions.frame_time[0]
     return float(times[-1] + (times[-1] / (len(times) - 1) / 2 if len(times) > 1 else 0.0))
 

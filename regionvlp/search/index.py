@@ -30,6 +30,7 @@ from regionvlp.search.segment import Segment
 from regionvlp.search.words import Words
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
+SAME_MEANING = 0.98  # cosine of copies
 RERANKED = 100  # clips that are compared token by token
 _ATTEMPTS = 5  # at opening an index that is being written
 
@@ -260,15 +261,20 @@ class Index:
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self._look, self._vector, wanted)
+        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
 
     def _look(self, row: int) -> int:
         segment, inside = self._place(row)
         return segment.look(inside)
 
-    def _vector(self, row: int) -> Floats | None:
-        first = next(iter(self._galleries.values()), None)
-        return None if first is None else first.vectors(np.array([row]))[0]
+    def _alike(self, one: int, other: int) -> bool:
+        """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
+        rows = np.array([one, other])
+        pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
+        if pairs:
+            return all(float(first @ second) >= SAME_MEANING for first, second in pairs)
+        labels = [set(segment.evidence(inside).labels) for segment, inside in (self._place(one), self._place(other))]
+        return labels[0] == labels[1]
 
     def _present(self, best: Sequence[float]) -> float:
         null = self.contents.null

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from regionvlp.search.clips import Clip
-from regionvlp.search.encoders.base import Floats
 
 # A neighbour makes a moment longer from this share of its score on, counted from the worst clip looked at.
 NEIGHBOUR = 0.5
 SAME_LOOK = 3  # bits of 64 in which copies may differ
-SAME_VECTOR = 0.98  # cosine above which copies are
 
 Look = Callable[[int], int]
-Vector = Callable[[int], Floats | None]
+Alike = Callable[[int, int], bool]
 
 
 @dataclass
@@ -67,17 +65,19 @@ def _overlap(one: Clip, other: Clip) -> bool:
     return (one.start, one.end) == (other.start, other.end) or (one.start < other.end and other.start < one.end)
 
 
-def without_copies(found: Sequence[Moment], look: Look, vector: Vector, wanted: int) -> list[Moment]:
+def without_copies(found: Sequence[Moment], look: Look, alike: Alike, wanted: int) -> list[Moment]:
     """Folds moments into a better one that looks the same, until ``wanted`` different ones are found.
 
     Copies must look alike and mean alike: labels alone are the same for many clips, and looks for many dark ones.
 
     Args:
-        found: best first. look: 64 bits of a row's looks. vector: a row's pooled vector, or None.
+        found: best first. look: 64 bits of a row's looks. alike: whether two rows mean the same.
     """
     kept: list[Moment] = []
     for moment in found:
-        original = next((k for k in kept if _same(k.row, moment.row, look, vector)), None)
+        bits, row = look(moment.row), moment.row
+        near = (k for k in kept if (look(k.row) ^ bits).bit_count() <= SAME_LOOK)
+        original = next((k for k in near if alike(k.row, row)), None)
         if original is not None:
             original.copies.append(moment)
             continue
@@ -85,10 +85,3 @@ def without_copies(found: Sequence[Moment], look: Look, vector: Vector, wanted: 
             break
         kept.append(moment)
     return kept
-
-
-def _same(one: int, other: int, look: Look, vector: Vector) -> bool:
-    if (look(one) ^ look(other)).bit_count() > SAME_LOOK:
-        return False
-    first, second = vector(one), vector(other)
-    return first is None or second is None or float(first @ second) >= SAME_VECTOR
