@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from regionvlp.errors import InputError, ShardError
+from regionvlp.regions import cast_features
 from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
 from regionvlp.search.clips import Clip
 from regionvlp.search.encoders.base import Encoder, Floats, Query
@@ -231,7 +232,8 @@ class Index:
         if not stored:
             return ranked
         pooled = self._galleries[k].vectors(rows)
-        scores = self.encoders[k].token_scores(query, np.stack(tokens).astype(np.float32), np.stack(mask), pooled)
+        known = cast_features(np.stack(tokens), np.float32)
+        scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
         return reranked(ranked, scores)
 
     def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:

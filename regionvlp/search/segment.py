@@ -38,7 +38,7 @@ CLIPS, EVIDENCE, RECEIPT = "clips.arrow", "evidence.arrow", "segment.json"
 LOOK_BITS = 64
 _TOKEN_PARTS = (("tokens", np.float16), ("mask", np.bool_), ("frames", np.int16), ("slots", np.int16))
 _AT_ONCE = 256  # rows that are copied at a time
-_CLIPS = pa.schema(
+CLIPS_SCHEMA = pa.schema(
     [
         pa.field("clip_id", pa.string()),
         pa.field("video_id", pa.string()),
@@ -49,7 +49,7 @@ _CLIPS = pa.schema(
         pa.field("look", pa.uint64()),  # bits that are alike for clips that look alike
     ]
 )
-_EVIDENCE = pa.schema(
+EVIDENCE_SCHEMA = pa.schema(
     [
         pa.field("frame_time", pa.list_(pa.float64())),
         pa.field("frame_size", pa.list_(pa.int32())),
@@ -85,7 +85,7 @@ class Rows:
                 arrays[f"pooled-{k}.npy"] = made.pooled[order].astype(np.float16)
             for part, dtype in _TOKEN_PARTS if record.tokens else ():
                 arrays[f"{part}-{k}.npy"] = getattr(made, part)[order].astype(dtype)
-        return cls(pa.Table.from_pylist(clips, _CLIPS), pa.Table.from_pylist(evidence, _EVIDENCE), arrays)
+        return cls(pa.Table.from_pylist(clips, CLIPS_SCHEMA), pa.Table.from_pylist(evidence, EVIDENCE_SCHEMA), arrays)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -128,8 +128,8 @@ def _write_pieces(folder: Path, pieces: Iterable[Rows]) -> int:
     with (
         pa.OSFile(str(folder / CLIPS), "wb") as clips_file,
         pa.OSFile(str(folder / EVIDENCE), "wb") as evidence_file,
-        pa.ipc.new_file(clips_file, _CLIPS) as clips,
-        pa.ipc.new_file(evidence_file, _EVIDENCE) as evidence,
+        pa.ipc.new_file(clips_file, CLIPS_SCHEMA) as clips,
+        pa.ipc.new_file(evidence_file, EVIDENCE_SCHEMA) as evidence,
     ):
         try:
             for piece in pieces:
@@ -250,7 +250,8 @@ class Segment:
 
     def evidence(self, row: int) -> Evidence:
         """The regions of a row."""
-        columns = {name: self._evidence.column(name)[row].values for name in _EVIDENCE.names if name != "thumbnail"}
+        names = EVIDENCE_SCHEMA.names[:-1]
+        columns = {name: self._evidence.column(name)[row].values for name in names}
         arrays = {name: values.to_numpy(zero_copy_only=False) for name, values in columns.items() if name != "labels"}
         arrays["frame_size"], arrays["boxes"] = arrays["frame_size"].reshape(-1, 2), arrays["boxes"].reshape(-1, 4)
         return Evidence(**arrays, labels=columns["labels"].to_pylist())
@@ -279,7 +280,7 @@ class Segment:
 
 def _evidence_row(item: ClipInput) -> dict[str, Any]:
     evidence = item.evidence
-    values = {name: np.ravel(getattr(evidence, name)).tolist() for name in _EVIDENCE.names[:-2]}
+    values = {name: np.ravel(getattr(evidence, name)).tolist() for name in EVIDENCE_SCHEMA.names[:-2]}
     return {**values, "labels": list(evidence.labels), "thumbnail": item.thumbnail}
 
 

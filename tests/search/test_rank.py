@@ -14,6 +14,18 @@ def clustered(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
+def test_of_many_the_best_of_blocks_bound_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regionvlp.search.rank._BLOCK", 4)
+    for seed in range(5):
+        vectors = clustered(1003, 16, seed)
+        query = vectors[seed].astype(np.float32)
+        query /= np.linalg.norm(query)
+        slow = vectors.astype(np.float32) @ query
+        order = np.lexsort((np.arange(1003), -slow))
+        for count in (1, 7, 50, 1003):
+            assert Gallery([vectors]).best(query, count).rows.tolist() == order[:count].tolist()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_product_is_that_of_float32(seed: int) -> None:
     vectors = clustered(5000, 64, seed)
