@@ -12,18 +12,16 @@ Everything is exported from here and imported on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regionvlp.lazy import exports
 
 if TYPE_CHECKING:
     from regionvlp.search.index import Index as Index
     from regionvlp.search.index import open_index as open_index
     from regionvlp.search.writer import IndexWriter as IndexWriter
 
-_LAZY = {"Index": "index", "open_index": "index", "IndexWriter": "writer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"regionvlp.search.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'regionvlp.search' has no attribute '{name}'")
+__getattr__, __dir__ = exports(
+    __name__,
+    {"regionvlp.search.index": ["Index", "open_index"], "regionvlp.search.writer": ["IndexWriter"]},
+)

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import ShardError
 from regionvlp.regions import VideoRegions
-from regionvlp.shards import ShardReader, open_shards, read_receipts
+from regionvlp.shards import ShardReader, open_shards
 from regionvlp.shards.vocabulary import Vocabulary, read_vocabulary
 
 # A region's attribute counts as a word from this probability on; a class, for what a clip is described by, from the
 # next. Below it detectors name everything that they can.
 ATTRIBUTE_SCORE = 0.2
 MISSING_EXAMPLES = 3
+_STAMP = 12  # hexadecimal digits of a checksum
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class ShardClips:
             )
             log.warning("%d videos are not in all shard folders and are left out: %s", len(self.missing), names)
         self._places = {row.video_id: row for row in self.readers[0].plan() or () if row.location or row.start}
-        self._stamps = _stamps(folders, self.readers)
+        self._stamps = _stamps(self.readers)
 
     def clips(self) -> list[Clip]:
         """All clips, by id. Nothing large is read; the end of a clip that is a whole file is not known yet (-1)."""
@@ -224,12 +225,11 @@ def _length_of(regions: VideoRegions) -> float:
     return float(times[-1] + (times[-1] / (len(times) - 1) / 2 if len(times) > 1 else 0.0))
 
 
-def _stamps(folders: Sequence[Path], readers: Sequence[ShardReader]) -> dict[str, str]:
+def _stamps(readers: Sequence[ShardReader]) -> dict[str, str]:
     """For each video, the beginnings of the checksums of the data files that hold it."""
     stamps: dict[str, str] = {}
-    for folder, reader in zip(folders, readers, strict=True):
-        sums = {receipt.shard: (receipt.sha256 or "")[:12] for receipt in read_receipts(folder)}
-        for video_id in reader.video_ids:
-            shard = reader.shard_of(video_id)
-            stamps[video_id] = f"{stamps[video_id]}+{sums[shard]}" if video_id in stamps else sums[shard]
+    for reader in readers:
+        for video_id, checksum in zip(reader.video_ids, reader.checksum_of_each(reader.video_ids), strict=True):
+            before = f"{stamps[video_id]}+" if video_id in stamps else ""
+            stamps[video_id] = before + checksum[:_STAMP]
     return stamps

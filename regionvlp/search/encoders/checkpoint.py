@@ -5,7 +5,8 @@ In: regions of clips, sentences. Out: what the model's two towers make of them, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
-from regionvlp.data.dataset import Collate, RegionVideos
-from regionvlp.data.sampling import choose_frames
-from regionvlp.data.sources import collate_for
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.settings import RegionClipSettings
+from regionvlp.data.sources import text_reader
 from regionvlp.errors import InputError
+from regionvlp.evaluation.encode import encode_clips, encode_texts
 from regionvlp.models.encoded import Encoded
 from regionvlp.search.clips import ClipInput, Evidence
 from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, unit, words_of
@@ -40,28 +43,30 @@ class CheckpointEncoder:
     has_tokens = True
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
-        self.name, self._checkpoint = name, checkpoint
-        self._system: Any = checkpoint.task
+        self.name, self._checkpoint, self._system = name, checkpoint, checkpoint.system
         config = checkpoint.config
-        frames = config.eval.frames or config.data.frames
-        self._settings = config.data.model_copy(update={"frames": frames})
-        self._collate: Collate = collate_for(self._settings, checkpoint.tokenizer)
-        self._pools = config.loss.use_global
+        if not isinstance(config.data.clips, RegionClipSettings):
+            raise InputError(f"the checkpoint {name} does not read regions", "name one that does")
+        self._clips: RegionClipSettings = config.data.clips
+        self._choice = FrameChoice(config.eval.frames or self._clips.frames)
+        self._texts = text_reader(config.data, checkpoint.tokenizer)
+        self._longest = config.data.text_length
+        self._pools = getattr(config.loss, "use_global", True)
         self._device = next(self._system.parameters()).device
-        self.width = int(self.encode_queries(["width"])[0].pooled.shape[0])  # type: ignore[union-attr]
+        self.width = int(next(self._encoded(["width"])).pooled.shape[1])
 
     @property
     def tokens_per_clip(self) -> int:
         """N."""
-        return self._settings.frames * self._settings.regions
+        return self._choice.frames * self._clips.regions
 
     def identity(self) -> dict[str, Any]:
         return {
             "kind": "checkpoint",
             "weights": sha256_of(self._checkpoint.path / WEIGHTS),
             "tokenizer": self._checkpoint.tokenizer.hash,
-            "frames": self._settings.frames,
-            "regions": self._settings.regions,
+            "frames": self._choice.frames,
+            "regions": self._clips.regions,
         }
 
     def place(self) -> str:
@@ -73,24 +78,17 @@ class CheckpointEncoder:
 
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
         regions = {clip.clip.clip_id: clip.regions[0] for clip in clips}
-        videos = RegionVideos(regions, list(regions), self._settings)
-        parts = []
-        for start in range(0, len(videos), _BATCH):
-            samples = [videos[i] for i in range(start, min(start + _BATCH, len(videos)))]
-            with torch.inference_mode():
-                parts.append(self._system.encode_video(self._tensors(self._collate.videos(samples))))
-        encoded = Encoded.cat(parts).to("cpu").to(torch.float32)
+        source = RegionClips(regions, list(regions), self._clips)
+        parts = encode_clips(self._system, source, self._choice, device=self._device, batch_size=_BATCH)
+        encoded = Encoded.cat(list(parts)).to("cpu").to(torch.float32)
         frames, slots = self._places([video.num_frames for video in regions.values()])
         mask = encoded.mask.numpy()
         return EncodedClips(self._pooled(encoded), encoded.tokens.numpy(), mask, frames, slots)
 
     def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
         queries = []
-        for start in range(0, len(texts), _BATCH):
-            part = list(texts[start : start + _BATCH])
-            with torch.inference_mode():
-                encoded = self._system.encode_text(self._tensors(self._collate.texts(part)))
-            encoded = encoded.to("cpu").to(torch.float32)
+        for encoded in self._encoded(texts):
+            part = texts[len(queries) : len(queries) + len(encoded)]
             for row, (text, pooled) in enumerate(zip(part, self._pooled(encoded), strict=True)):
                 pointing = words_of(text) if words else []
                 about = {"encoded": encoded[row : row + 1], "words": self._word_tokens(text, pointing, encoded, row)}
@@ -121,12 +119,18 @@ class CheckpointEncoder:
         weights[:, [place < 0 for place in places]] = np.nan
         return weights
 
+    def _encoded(self, texts: Sequence[str]) -> Iterator[Encoded]:
+        """Batches of sentences, on the CPU."""
+        for part in encode_texts(self._system, texts, self._texts, device=self._device, batch_size=_BATCH):
+            yield part.to("cpu").to(torch.float32)
+
     def _word_tokens(self, text: str, words: Sequence[str], encoded: Encoded, row: int) -> list[Floats]:
         """For each word, the tokens of its pieces, [pieces, D]; none where truncation cut it off."""
-        found, lower = [], text.lower()
+        found = []
+        read = self._texts.select.select(text) if self._texts.select else text
         for word in words:
-            start = lower.index(word.lower())
-            rows = self._checkpoint.tokenizer.tokens_of(text, (start, start + len(word)), self._settings.text_length)
+            place = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", read, re.IGNORECASE)
+            rows = self._checkpoint.tokenizer.tokens_of(read, place.span(), self._longest) if place else []
             # Row 0 of a caption is [CLS], which is no token here.
             found.append(encoded.tokens[row, [i - 1 for i in rows]].numpy())
         return found
@@ -140,16 +144,11 @@ class CheckpointEncoder:
 
     def _places(self, counts: Sequence[int]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """Of each token, the frame of the clip and the slot whose region it is: [B, N] each."""
-        wanted, slots = self._settings.frames, self._settings.regions
-        frames = np.zeros((len(counts), wanted, slots), np.int16)
-        for row, count in enumerate(counts):
-            chosen = list(choose_frames(count, wanted))
-            frames[row] = np.array([*chosen, *chosen[-1:] * (wanted - len(chosen))], np.int16)[:, None]
+        slots = self._clips.regions
+        chosen, _ = self._choice.slots(counts)
+        frames = np.repeat(chosen[:, :, None], slots, axis=2).astype(np.int16)
         each = np.broadcast_to(np.arange(slots, dtype=np.int16), frames.shape)
         return frames.reshape(len(counts), -1), each.reshape(len(counts), -1).copy()
-
-    def _tensors(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {key: value.to(self._device) for key, value in batch.items() if isinstance(value, Tensor)}
 
 
 def open_checkpoint_encoder(path: str, device: str = "cpu") -> CheckpointEncoder:

@@ -41,8 +41,8 @@ from numpy.typing import NDArray
 from regionvlp.errors import InputError, VideoError, first_line
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.interop.plain import frame_regions
+from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.vocabulary import Vocabulary
-from regionvlp.store.manifest import Manifest
 from regionvlp.store.plan import PlanRow
 
 SUFFIXES = (".json", ".parquet", ".npz")

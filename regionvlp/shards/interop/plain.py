@@ -1,7 +1,8 @@
 """Plain arrays of one frame, from anybody's detector or file, checked and brought into the form that shards store.
 
 In: a mapping with ``boxes`` [n, 4] (``x1 y1 x2 y2`` in pixels), ``scores`` [n] (0 to 1), ``class_ids`` [n],
-``features`` [n, C] and, where there are any, ``attribute_ids`` [n] and ``attribute_scores`` [n]. Out: :class:`FrameRegions`.
+``features`` [n, C] and, where there are any, ``attribute_ids`` [n] and ``attribute_scores`` [n]. Out:
+:class:`FrameRegions`.
 """
 
 from __future__ import annotations
