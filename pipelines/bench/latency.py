@@ -78,8 +78,8 @@ def _calls(size: int, direction: str, regions: int, device: Any) -> dict[str, Ca
     import torch
 
     from regionvlp.losses.contrastive import global_similarity
-    from regionvlp.losses.region_word import RegionWordSettings
     from regionvlp.losses.region_word.alignment import region_word_similarity
+    from regionvlp.losses.region_word.settings import RegionWordSettings
     from regionvlp.models.encoded import Encoded
 
     def made(count: int, tokens: int) -> Encoded:

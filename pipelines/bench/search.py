@@ -85,7 +85,8 @@ class SearchBench:
     def _drawn(self, count: int) -> NDArray[np.float16]:
         noise = SPREAD * self._rng.standard_normal((count, self.width), np.float32)
         vectors = self._centres[self._rng.integers(0, CLUSTERS, count)] + noise
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+        drawn: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+        return drawn
 
     def _row(self, name: str, value: float, unit: str) -> None:
         self.rows.append({"name": name, "value": value, "unit": unit})
@@ -125,8 +126,8 @@ class SearchBench:
         """A hundred clips by the alignment of their stored tokens with ten words."""
         import torch
 
-        from regionvlp.losses.region_word import RegionWordSettings
         from regionvlp.losses.region_word.alignment import region_word_similarity
+        from regionvlp.losses.region_word.settings import RegionWordSettings
         from regionvlp.models.encoded import Encoded
         from regionvlp.regions import cast_features
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.stream import Stream
 
 from regionvlp.errors import InputError, first_line
 from regionvlp.search.answers import Result
@@ -81,7 +82,7 @@ def remux(source: Path, target: Path, start: float, end: float, *, container: st
         if not reading.streams.video:
             raise ValueError("it has no video")
         pictures = reading.streams.video[0]
-        streams = {pictures.index: writing.add_stream_from_template(pictures)}
+        streams: dict[int, Stream] = {pictures.index: writing.add_stream_from_template(pictures)}
         for sound in reading.streams.audio[:1]:
             streams[sound.index] = writing.add_stream_from_template(sound)
         first = (pictures.start_time or 0) * (pictures.time_base or Fraction(1))

@@ -128,8 +128,8 @@ def fused(rankings: Sequence[Ranked]) -> tuple[Ranked, list[dict[int, float]]]:
     """
     shares: list[dict[int, float]] = []
     for ranked in rankings:
-        given = (RRF + 1) / (len(rankings) * (RRF + mean_ranks(ranked)))
-        shares.append(dict(zip(ranked.rows.tolist(), given.tolist(), strict=True)))
+        parts = (RRF + 1) / (len(rankings) * (RRF + mean_ranks(ranked)))
+        shares.append(dict(zip(ranked.rows.tolist(), parts.tolist(), strict=True)))
     total: dict[int, float] = {}
     for share in shares:
         for row, given in share.items():

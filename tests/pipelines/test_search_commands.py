@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import regionvlp
+from regionvlp.errors import RegionVLPError
 from regionvlp.pipelines.cli import run
 from regionvlp.video import read_frames
 
@@ -191,3 +192,21 @@ def test_nothing_to_index_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
         assert words in error
         assert error.count("\n") == 1
         assert not (tmp_path / "i").exists()
+
+
+def test_a_checkpoint_encodes_what_it_is_given(world: Path, recipe: Edit, tmp_path: Path) -> None:
+    assert run(["pretrain", "--config", str(recipe()), "--out", str(tmp_path / "run")]) == 0
+    checkpoint = regionvlp.load_checkpoint(tmp_path / "run")
+    texts = checkpoint.encode_text(["the red circle", "a blue square moves to the left"])
+    shards = regionvlp.open_shards(world / "shards")
+    ids = [shards.video_ids[i] for i in (3, 1, 3)]
+    videos = checkpoint.encode_videos(ids, world / "shards")
+    assert texts.pooled.shape == (2, 8)
+    assert videos.tokens.shape == (3, 2 * 6, 8)
+    assert np.array_equal(videos.pooled[0], videos.pooled[2])
+    alone = checkpoint.encode_videos(ids[1:2], shards)
+    np.testing.assert_allclose(videos.pooled[1], alone.pooled[0], atol=1e-5)
+    assert checkpoint.system.similarity(videos, texts).shape == (2, 3)
+    for wrong in (lambda: checkpoint.encode_text([]), lambda: checkpoint.encode_videos([], shards)):
+        with pytest.raises(RegionVLPError):
+            wrong()

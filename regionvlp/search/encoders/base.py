@@ -125,5 +125,5 @@ def unit(vectors: NDArray[np.floating]) -> Floats:
     """Vectors of length 1 along the last axis, float32; zeros stay zeros."""
     vectors = vectors.astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Floats = vectors / np.where(lengths > 0, lengths, 1)
-    return unit
+    found: Floats = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return found

@@ -86,7 +86,7 @@ class CheckpointEncoder:
         return EncodedClips(self._pooled(encoded), encoded.tokens.numpy(), mask, frames, slots)
 
     def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
-        queries = []
+        queries: list[Query] = []
         for encoded in self._encoded(texts):
             part = texts[len(queries) : len(queries) + len(encoded)]
             for row, (text, pooled) in enumerate(zip(part, self._pooled(encoded), strict=True)):

@@ -135,7 +135,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as messages
 
-    messages.disable_progress_bar()
+    messages.disable_progress_bar()  # type: ignore[no-untyped-call]
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
