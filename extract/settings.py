@@ -60,6 +60,13 @@ class ShardSettings(Config):
     size: int | None = Field(None, ge=1, le=100_000)
 
 
+class FrameSettings(Config):
+    """How frames are kept, where frames are what is extracted."""
+
+    longer_side: int = Field(1024, ge=16, le=16384)
+    quality: int = Field(92, ge=1, le=100)
+
+
 class RunSettings(Config):
     """Who does the work, and what becomes of what went wrong; no two runs of a folder need agree on it."""
 
@@ -78,4 +85,5 @@ class ExtractConfig(Config):
     detector: DetectorSettings = DetectorSettings()
     video: VideoSettings = VideoSettings()
     shards: ShardSettings = ShardSettings()
+    frames: FrameSettings = FrameSettings()
     run: RunSettings = RunSettings()

@@ -27,7 +27,8 @@ from regionvlp.extract.run.renewal import renew
 from regionvlp.extract.run.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
 from regionvlp.extract.run.worker import Tools, process_shard
 from regionvlp.extract.settings import DEFAULT_SHARD_SIZE, ExtractConfig
-from regionvlp.extract.sources import listed, open_pool, refuse_gone
+from regionvlp.extract.sources import Source, listed, open_pool, refuse_gone
+from regionvlp.extract.sources.cached import how_cached
 from regionvlp.shards import (
     Claim,
     ClaimLostError,
@@ -138,7 +139,7 @@ class Session:
         job, config = self.job, self.job.config
         detector = load_detector(config.detector)
         pool = stack.enter_context(open_pool(config.video))
-        manifest = Manifest.create_or_check(job.out, manifest_of(config, detector))
+        manifest = Manifest.create_or_check(job.out, manifest_of(config, detector, job.source))
         if (names := class_names(detector)) is not None:
             write_vocabulary(job.out, names)
         # What is detected together must not depend on whether memory ran short meanwhile.
@@ -315,8 +316,15 @@ class Session:
         return count
 
 
-def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
+def manifest_of(config: ExtractConfig, detector: Detector, source: Source) -> Manifest:
     """What all shards of an extraction have in common."""
+    video = {
+        "reader": check_reader(config.video.decoder),
+        "sampling": "uniform",
+        "max_seconds": config.video.max_seconds,
+    }
+    if source.kind == "frames":
+        video = how_cached(source)
     return Manifest(
         format=config.shards.format,
         dtype=config.shards.dtype,
@@ -325,9 +333,5 @@ def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
         feature_width=detector.feature_width,
         shard_size=config.shards.size or DEFAULT_SHARD_SIZE,
         detector=detector.identity(),
-        video={
-            "reader": check_reader(config.video.decoder),
-            "sampling": "uniform",
-            "max_seconds": config.video.max_seconds,
-        },
+        video=video,
     )
