@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import re
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from regionvlp.config import Config
+
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class DetectorSettings(Config):
@@ -22,6 +26,15 @@ class DetectorSettings(Config):
     compile: Literal["auto"] | bool = "auto"
     backend: Literal["native", "detectron2"] = "native"
     factory: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_of_ones_own(cls, values: Any) -> Any:
+        """``name`` may be ``package.module:factory``, unless there is a file of that name."""
+        name = values.get("name") if isinstance(values, dict) else None
+        if isinstance(name, str) and _FACTORY.fullmatch(name) and not os.path.exists(name):
+            return {"factory": name, **values, "name": "auto"}
+        return values
 
 
 class VideoSettings(Config):
@@ -47,6 +60,13 @@ class ShardSettings(Config):
     size: int | None = Field(None, ge=1, le=100_000)
 
 
+class FrameSettings(Config):
+    """How frames are kept, where frames are what is extracted."""
+
+    longer_side: int = Field(1024, ge=16, le=16384)
+    quality: int = Field(92, ge=1, le=100)
+
+
 class RunSettings(Config):
     """Who does the work, and what becomes of what went wrong; no two runs of a folder need agree on it."""
 
@@ -65,4 +85,5 @@ class ExtractConfig(Config):
     detector: DetectorSettings = DetectorSettings()
     video: VideoSettings = VideoSettings()
     shards: ShardSettings = ShardSettings()
+    frames: FrameSettings = FrameSettings()
     run: RunSettings = RunSettings()

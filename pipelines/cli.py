@@ -29,11 +29,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),
     "extract": ("regionvlp.pipelines.extract", "Turn a folder of videos into region shards."),
     "finetune": ("regionvlp.pipelines.finetune", "Train on from the weights of a checkpoint."),
+    "index": ("regionvlp.pipelines.index", "Make videos or shards searchable."),
     "pretrain": ("regionvlp.pipelines.pretrain", "Train a video-language model on region shards and captions."),
     "profile": (
         "regionvlp.pipelines.profile.command",
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
+    "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),
     "train-toy-detector": ("regionvlp.pipelines.toy.train_detector", "Train the tiny detector that comes along."),

@@ -15,6 +15,7 @@ from rich.table import Table
 from regionvlp.data.captions import Queries
 from regionvlp.errors import InputError
 from regionvlp.evaluation.tables import comparison_table
+from regionvlp.pipelines.evaluate_index import command as index_command
 from regionvlp.pipelines.output import CommandT, console_for, json_option, write_json
 from regionvlp.progress import ProgressBar
 
@@ -42,6 +43,9 @@ def _options(command: CommandT) -> CommandT:
 @click.group("eval")
 def command() -> None:
     """Measure retrieval with a trained checkpoint."""
+
+
+command.add_command(index_command)
 
 
 @command.command("msrvtt")

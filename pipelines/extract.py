@@ -17,6 +17,7 @@ from regionvlp.progress import ProgressBar
 
 if TYPE_CHECKING:
     from regionvlp.extract.launch.launch import Outcome
+    from regionvlp.extract.sources import Source
 
 # option -> the key of the configuration that it sets
 OPTION_KEYS = {
@@ -40,6 +41,10 @@ OPTION_KEYS = {
 @click.command("extract")
 @click.option("--videos", required=True, help="Folder, list, glob (also s3://...), or tars of videos and images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
+@click.option(
+    "--what", type=click.Choice(["regions", "frames"]), default="regions", show_default=True,
+    help="frames: keep the pictures, for any detector or encoder to read later.",
+)  # fmt: skip
 @click.option("--root", metavar="DIR", help="What the names in a list are relative to.  [the list's folder]")
 @click.option(
     "--columns", metavar="ROLE=NAME,...", help="Columns of a list by other names, e.g. video=clip,start=from_s."
@@ -47,8 +52,8 @@ OPTION_KEYS = {
 @click.option("--source", "kind", metavar="KIND", help="folder, list, glob, webdataset or segments.  [as it looks]")
 @click.option(
     "--detector",
-    metavar="NAME|PATH",
-    help="auto, toy, a name of 'regionvlp weights list', or a folder or weights file.  [auto]",
+    metavar="NAME|PATH|MODULE:FACTORY",
+    help="auto, toy, a name of 'regionvlp weights list', a folder or weights file, or code of your own.  [auto]",
 )
 @click.option("--format", metavar="hdf5|parquet", help="How the shards are stored.  [hdf5]")
 @click.option("--dtype", metavar="float16|float32|uint8", help="How the features are stored.  [float16]")
@@ -70,6 +75,7 @@ OPTION_KEYS = {
 @json_option
 def command(
     videos: str,
+    what: str,
     root: str | None,
     kind: str | None,
     columns: str | None,
@@ -92,6 +98,7 @@ def command(
       LIST with start and end   stretches of files, as of InternVid and Panda-70M
       'DIR/**/*.mp4'            a glob, also s3://..., gs://..., https://...
       'DIR/{00000..00099}.tar'  webdataset tars, also a folder of them
+      FRAMES                    what --what frames left: no video is decoded again
 
     Runs again and again: what is finished is kept, what is missing is done. A video that cannot be read becomes a
     failure row with its reason, and the run goes on.
@@ -122,6 +129,9 @@ def command(
         tell(source, out, resumed(config, out), json_path)
         return 0
     console = console_for(json_path)
+    if what == "frames":
+        _frames(source, out, config, json_path)
+        return 0
     slot = (0, 1) if task is None else parse_task(task)
     if resumed(config, out).detector.name == "toy":
         console.print("the toy detector knows painted shapes only: on real footage its regions mean nothing")
@@ -144,6 +154,29 @@ def command(
         )
     _summary(outcome, out, task, json_path)
     return 1 if outcome.left else 0
+
+
+def _frames(source: Source, out: Path, config: ExtractConfig, json_path: str | None) -> None:
+    """``--what frames``."""
+    from regionvlp.extract.run.caching import cache_frames
+
+    if config.run.engine != "local" or config.run.processes is not None:
+        raise InputError("frames are kept by this process", "start the command on as many machines as are to help")
+    console = console_for(json_path)
+    with ProgressBar("frames", "videos", "frames") as bar:
+
+        def on_plan(planned: int, left: int) -> None:
+            console.print(f"{planned:,} videos; {planned - left:,} handled before, {left:,} to do")
+            bar.begin(left)
+
+        done = cache_frames(source, out, config, on_plan=on_plan, on_video=lambda frames: bar.advance(1, frames))
+    summary = done.summary or {}
+    console.print(
+        f"{out}: {summary['videos']:,} videos, {summary['frames']:,} frames, {human_bytes(summary['bytes'])} in "
+        f"{summary['shards_done']:,} shards; {summary['failed']:,} failed"
+    )
+    say_failures(console, out, summary["failures"], most=10)
+    write_json({**summary, "new_videos": done.videos}, json_path)
 
 
 def _summary(outcome: Outcome, out: Path, task: str | None, json_path: str | None) -> None:

@@ -74,12 +74,12 @@ def write_json(values: Mapping[str, Any], json_path: str | None) -> None:
 
 def say_failures(console: Console, folder: Path, counts: Mapping[str, int], most: int) -> None:
     """Failures by reason, then which videos they are and why, at most ``most`` of them."""
-    from regionvlp.shards import read_receipts
+    from regionvlp.store.receipts import BaseReceipt, read_receipts_as
 
     if not counts:
         return
     console.print(counted_table("failures", "reason", counts))
-    failures = [failure for receipt in read_receipts(folder) for failure in receipt.failures]
+    failures = [failure for receipt in read_receipts_as(BaseReceipt, folder) for failure in receipt.failures]
     for failure in failures[:most]:
         console.print(f"  {failure.video_id}: {failure.message}", markup=False)
     if len(failures) > most:

@@ -30,8 +30,11 @@ def inspect_command(shards: Path, json_path: str | None) -> None:
     from rich.table import Table
 
     from regionvlp.shards import inspect
+    from regionvlp.shards.pictures import FrameManifest, FrameReceipt
+    from regionvlp.shards.pictures.format import holds_frames
+    from regionvlp.store.summary import summarise
 
-    summary = inspect(shards)
+    summary = summarise(shards, FrameManifest, FrameReceipt) if holds_frames(shards) else inspect(shards)
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for name, value in summary.items():
         if name == "detector":
@@ -63,11 +66,15 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
 
     Recorded failures of single videos are not faults.
     """
-    from regionvlp.shards import Manifest, inspect, verify
+    from regionvlp.shards import Manifest, Receipt, verify
+    from regionvlp.shards.pictures import FrameReceipt, verify_frames
+    from regionvlp.shards.pictures.format import holds_frames
+    from regionvlp.store.receipts import read_receipts_as
 
-    if not any(shards.glob("shard-*")):
+    frames = holds_frames(shards)
+    if not frames and not any(shards.glob("shard-*")):
         Manifest.read(shards)  # a folder of something else is a mistake, not a fault
-    faults = verify(shards, deep=not quick, planned=True)
+    faults = verify_frames(shards, deep=not quick) if frames else verify(shards, deep=not quick, planned=True)
     console = console_for(json_path)
     for fault in faults:
         console.print(f"fault: {fault}", markup=False)
@@ -75,8 +82,9 @@ def verify_command(shards: Path, quick: bool, json_path: str | None) -> int:
         mend = "" if all(fault.undone for fault in faults) else f"'regionvlp shards repair {shards}', then "
         console.print(f"to mend: {mend}the command that made the shards, again", markup=False)
     else:
-        summary = inspect(shards)
-        console.print(f"whole: {summary['videos']:,} videos, {summary['frames']:,} frames")
+        receipts = list(read_receipts_as(FrameReceipt if frames else Receipt, shards))
+        videos, pictures = (sum(getattr(receipt, name) for receipt in receipts) for name in ("videos", "frames"))
+        console.print(f"whole: {videos:,} videos, {pictures:,} frames")
     write_json({"faults": [str(fault) for fault in faults]}, json_path)
     return 1 if faults else 0
 
@@ -91,9 +99,11 @@ def repair_command(shards: Path, dry_run: bool, json_path: str | None) -> int:
     Nothing is deleted: bad files go into SHARDS/set-aside. Exit code 1 where nothing can do a bad shard again.
     """
     from regionvlp.shards import read_plan
+    from regionvlp.shards.pictures import repair_frames
+    from regionvlp.shards.pictures.format import holds_frames
     from regionvlp.shards.repair import repair
 
-    done = repair(shards, dry_run=dry_run)
+    done = (repair_frames if holds_frames(shards) else repair)(shards, dry_run=dry_run)
     console = console_for(json_path)
     for fault in done.faults:
         console.print(f"fault: {fault}", markup=False)

@@ -123,6 +123,32 @@ def import_butd(
     _fill(out, manifest, found.rows, butd.image_reader(found.tables, manifest), "import-butd", json_path)
 
 
+@click.command("import-boxes")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--regions", type=click.IntRange(1, 300), help="Regions per frame, the most confident.  [30]")
+@_storage_options
+@json_option
+def import_boxes(files: tuple[Path, ...], out: Path, json_path: str | None, **options: Any) -> None:
+    """Bring boxes that another detector found into shards in OUT, with features or without.
+
+    FILE is COCO JSON, Parquet (a row a box) or npz (a file a video; a folder of them will do); 'python -c "import
+    regionvlp.shards.interop.boxes as b; help(b)"' says which columns they have. Run again, it goes on where it stopped.
+    """
+    from regionvlp.shards.interop import boxes
+    from regionvlp.shards.vocabulary import write_vocabulary
+
+    found = boxes.find_boxes(files)
+
+    def settings() -> dict[str, Any]:
+        return {"frames": found.most_frames, "feature_width": max(1, found.feature_width)}
+
+    about = {"detector": found.detector(), "video": {"reader": "boxes"}}
+    manifest = _manifest(out, {**options, **about}, {"regions": 30}, settings)
+    write_vocabulary(out, found.vocabulary)
+    _fill(out, manifest, found.rows, boxes.boxes_reader(found, manifest), "import-boxes", json_path)
+
+
 @click.command("export-npz")
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -262,4 +288,4 @@ def _fill(
         raise NothingDoneError(f"none of {summary['failed']} could be imported: {reasons}", f"regionvlp status {out}")
 
 
-COMMANDS: list[click.Command] = [import_npz, import_butd, export_npz, convert_command]
+COMMANDS: list[click.Command] = [import_npz, import_butd, import_boxes, export_npz, convert_command]

@@ -17,7 +17,9 @@ from regionvlp.lazy import exports
 if TYPE_CHECKING:
     from regionvlp.checkpoints.evaluate import evaluate as evaluate
     from regionvlp.checkpoints.folder import load_checkpoint as load_checkpoint
+    from regionvlp.data.clips.dataset import regions_dataset as regions_dataset
     from regionvlp.regions import VideoRegions as VideoRegions
+    from regionvlp.search.index import open_index as open_index
     from regionvlp.shards import open_shards as open_shards
     from regionvlp.training.run import train as train
 
@@ -28,9 +30,11 @@ __getattr__, __dir__ = exports(
     {
         "regionvlp.checkpoints.evaluate": ["evaluate"],
         "regionvlp.checkpoints.folder": ["load_checkpoint"],
+        "regionvlp.data.clips.dataset": ["regions_dataset"],
         "regionvlp.extract": [],
         "regionvlp.losses": [],
         "regionvlp.regions": ["VideoRegions"],
+        "regionvlp.search.index": ["open_index"],
         "regionvlp.shards": ["open_shards"],
         "regionvlp.training.run": ["train"],
     },

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.errors import ConfigError
+from regionvlp.extract.detector.plugin import load_plugin
 from regionvlp.extract.settings import DetectorSettings
 from regionvlp.regions import FrameRegions
+from regionvlp.shards.vocabulary import Vocabulary
 
 
 class Detector(Protocol):
@@ -34,6 +34,12 @@ class Detector(Protocol):
         """The regions of each frame, in order; see :meth:`RegionDetector.detect`."""
 
 
+def class_names(detector: Detector) -> Vocabulary | None:
+    """What a detector calls its classes and attributes; None where it does not say."""
+    objects = getattr(detector, "object_names", None)
+    return None if objects is None else Vocabulary(objects, getattr(detector, "attribute_names", None) or [])
+
+
 def load_detector(settings: DetectorSettings) -> Detector:
     """The detector that the settings describe.
 
@@ -41,7 +47,7 @@ def load_detector(settings: DetectorSettings) -> Detector:
         WeightsError: no such detector, no weights, or weights that do not fit. ConfigError: a setting is wrong.
     """
     if settings.factory is not None:
-        return _made_by(settings.factory, settings)
+        return cast(Detector, load_plugin(settings.factory, settings))
     from regionvlp.extract.detector import RegionDetector  # brings torch along
 
     return RegionDetector.load(
@@ -55,12 +61,3 @@ def load_detector(settings: DetectorSettings) -> Detector:
         backend=settings.backend,
         max_batch=settings.batch,
     )
-
-
-def _made_by(factory: str, settings: DetectorSettings) -> Detector:
-    module, _, name = factory.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"detector.factory = '{factory}': {error}", "write package.module:function") from None
-    return cast(Detector, make(settings))

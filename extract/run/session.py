@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from regionvlp.errors import RegionVLPError
 from regionvlp.extract.launch.stopping import Stop
-from regionvlp.extract.run.detecting import Detector, load_detector
+from regionvlp.extract.run.detecting import Detector, class_names, load_detector
 from regionvlp.extract.run.job import Job
 from regionvlp.extract.run.memory import EVERY, give_back
 from regionvlp.extract.run.plan import settle_plan, size_for
@@ -27,7 +27,8 @@ from regionvlp.extract.run.renewal import renew
 from regionvlp.extract.run.retry import RUNS, DamagedShardError, RetryRule, find_retries, retry_shard
 from regionvlp.extract.run.worker import Tools, process_shard
 from regionvlp.extract.settings import DEFAULT_SHARD_SIZE, ExtractConfig
-from regionvlp.extract.sources import listed, open_pool, refuse_gone
+from regionvlp.extract.sources import Source, listed, open_pool, refuse_gone
+from regionvlp.extract.sources.cached import how_cached
 from regionvlp.shards import (
     Claim,
     ClaimLostError,
@@ -41,6 +42,7 @@ from regionvlp.shards import (
     read_receipts,
     remove_leftovers,
 )
+from regionvlp.shards.vocabulary import write_vocabulary
 from regionvlp.store.claims import claim_name, remove_temporaries
 from regionvlp.store.receipts import receipt_path
 from regionvlp.store.recovery import set_lost_aside
@@ -137,7 +139,9 @@ class Session:
         job, config = self.job, self.job.config
         detector = load_detector(config.detector)
         pool = stack.enter_context(open_pool(config.video))
-        manifest = Manifest.create_or_check(job.out, manifest_of(config, detector))
+        manifest = Manifest.create_or_check(job.out, manifest_of(config, detector, job.source))
+        if (names := class_names(detector)) is not None:
+            write_vocabulary(job.out, names)
         # What is detected together must not depend on whether memory ran short meanwhile.
         self._tools = Tools(manifest, detector, pool, detector.max_batch, config.video.attempts)
         self._claims = stack.enter_context(
@@ -312,8 +316,15 @@ class Session:
         return count
 
 
-def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
+def manifest_of(config: ExtractConfig, detector: Detector, source: Source) -> Manifest:
     """What all shards of an extraction have in common."""
+    video = {
+        "reader": check_reader(config.video.decoder),
+        "sampling": "uniform",
+        "max_seconds": config.video.max_seconds,
+    }
+    if source.kind == "frames":
+        video = how_cached(source)
     return Manifest(
         format=config.shards.format,
         dtype=config.shards.dtype,
@@ -322,9 +333,5 @@ def manifest_of(config: ExtractConfig, detector: Detector) -> Manifest:
         feature_width=detector.feature_width,
         shard_size=config.shards.size or DEFAULT_SHARD_SIZE,
         detector=detector.identity(),
-        video={
-            "reader": check_reader(config.video.decoder),
-            "sampling": "uniform",
-            "max_seconds": config.video.max_seconds,
-        },
+        video=video,
     )

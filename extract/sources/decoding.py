@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from regionvlp.errors import VideoError
+from regionvlp.extract.sources.cached import CachedDecoder
 from regionvlp.extract.sources.scratch import Scratch
 from regionvlp.extract.sources.source import Source
 from regionvlp.store.plan import PlanRow
@@ -47,6 +48,7 @@ class RowDecoder:
         self._scratch = Scratch(most_bytes)
         # Each decoder is fed by one thread while another fetches.
         self._threads = ThreadPoolExecutor(2 * pool.workers, "fetch")
+        self._cached = CachedDecoder(source.videos, frames, self._threads) if source.kind == "frames" else None
 
     def submit(self, row: PlanRow) -> Future[DecodedVideo]:
         """Queues the video of a row.
@@ -54,6 +56,8 @@ class RowDecoder:
         The future raises :class:`~regionvlp.errors.VideoError` where it gives no frames, and another
         :class:`~regionvlp.errors.RegionVLPError` where no video can be had at all (the disk is full, say).
         """
+        if self._cached is not None:
+            return self._cached.submit(row)
         if not self._source.is_here(row):
             return self._threads.submit(self._fetched, row)
         try:

@@ -81,6 +81,10 @@ def _kind_of(place: str, columns: Mapping[str, str]) -> str:
     if remote.is_url(place):
         return "glob"
     if os.path.isdir(place):
+        from regionvlp.shards.pictures.format import holds_frames
+
+        if holds_frames(Path(place)):
+            return "frames"
         return "webdataset" if _holds_only_tars(place) else "folder"
     return "glob" if not os.path.exists(place) and patterns.has_magic(place) else "folder"
 

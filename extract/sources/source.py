@@ -30,6 +30,7 @@ KINDS = {
     "glob": "globs",
     "webdataset": "webdataset",
     "segments": "segments",
+    "frames": "cached",
 }
 
 
@@ -72,7 +73,8 @@ class Source:
 
     def is_here(self, row: PlanRow) -> bool:
         """Whether the video of a row can be opened where it lies."""
-        return self.kind != "webdataset" and not remote.is_url(remote.join(self.root, row.location or row.video_id))
+        apart = self.kind not in ("webdataset", "frames")
+        return apart and not remote.is_url(remote.join(self.root, row.location or row.video_id))
 
     def path(self, row: PlanRow) -> Path:
         """The file of a row that is here.
@@ -93,7 +95,7 @@ class Source:
     def is_there(self, row: PlanRow) -> bool:
         """Whether there is a file for a row now; taken for granted on another file system, where it takes requests."""
         place = remote.join(self.root, row.location or row.video_id)
-        if remote.is_url(place):
+        if remote.is_url(place) or self.kind == "frames":
             return True
         if self.kind == "webdataset":
             return os.path.exists(place)

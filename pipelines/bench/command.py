@@ -16,7 +16,12 @@ BENCHES: dict[str, tuple[str, str]] = {
     "crash": ("regionvlp.pipelines.bench.crash", "Extractions killed at random moments and resumed."),
     "loader": ("regionvlp.pipelines.bench.loader", "Batches out of a loader, against one npz per frame, item by item."),
     "memory": ("regionvlp.pipelines.bench.memory", "An extraction's memory over thousands of clips."),
+    "latency": (
+        "regionvlp.pipelines.bench.latency",
+        "A query at 1,000 and 12,000 items, as in DemoVLP's Table 2.",
+    ),
     "rwa": ("regionvlp.pipelines.bench.rwa", "Region-word alignment, against the public form written out."),
+    "search": ("regionvlp.pipelines.bench.search", "Exact search over a million clips, against float32."),
 }
 
 

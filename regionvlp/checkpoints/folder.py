@@ -7,16 +7,23 @@ of which the best checkpoint is taken. Out: :class:`Checkpoint`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.settings import RegionClipSettings
+from regionvlp.data.sources import text_reader
 from regionvlp.data.text.tokenizer import TextTokenizer
-from regionvlp.errors import ConfigError, ShardError
-from regionvlp.shards import Manifest
+from regionvlp.errors import ConfigError, InputError, ShardError
+from regionvlp.evaluation.encode import encode_clips, encode_texts
+from regionvlp.models.encoded import Encoded
+from regionvlp.regions import VideoRegions
+from regionvlp.shards import Manifest, open_shards, read_manifest
 from regionvlp.systems.base import System
 from regionvlp.systems.registry import build_system
 from regionvlp.training.config import RunConfig, read_run_config
@@ -44,6 +51,60 @@ class Checkpoint:
     config: RunConfig
     tokenizer: TextTokenizer
     detector: Mapping[str, Any]
+
+    def encode_text(self, texts: Sequence[str], batch_size: int = 64) -> Encoded:
+        """Sentences in the joint space.
+
+        Args:
+            texts: B of them. batch_size: at a time.
+
+        Returns:
+            pooled [B, D], tokens [B, W, D] (words) and mask [B, W], float32 on the CPU. Nothing is normalised:
+            similarities are cosines, so divide by the length before a product.
+
+        Raises:
+            InputError: there is no text.
+        """
+        if not texts:
+            raise InputError("there is no text to encode", "give at least one")
+        reader = text_reader(self.config.data, self.tokenizer)
+        parts = encode_texts(self.system, texts, reader, device=self._device, batch_size=batch_size)
+        return Encoded.cat(list(parts)).to("cpu").to(torch.float32)
+
+    def encode_videos(
+        self, ids: Sequence[str], shards: str | Path | Mapping[str, VideoRegions], batch_size: int = 64
+    ) -> Encoded:
+        """Videos of a shard folder in the joint space.
+
+        Args:
+            ids: B of them. shards: the folder, or what holds their regions by id, such as ``open_shards(folder)``.
+            batch_size: at a time.
+
+        Returns:
+            pooled [B, D], tokens [B, F * R, D] (regions, frame by frame) and mask [B, F * R] as :meth:`encode_text`.
+
+        Raises:
+            InputError: there is no id, or the shards do not hold one. ShardError: they are another detector's.
+        """
+        if not ids:
+            raise InputError("there is no video to encode", "give at least one id")
+        if isinstance(shards, str | Path):
+            self.check_shards(read_manifest(shards), shards)
+            shards = open_shards(shards)
+        clips = self.config.data.clips
+        assert isinstance(clips, RegionClipSettings), "the only clips there are"
+        # Where a video is asked for twice, it is read once.
+        source = RegionClips(shards, list(dict.fromkeys(ids)), clips)
+        choice = FrameChoice(self.config.eval.frames or clips.frames)
+        parts = encode_clips(self.system, source, choice, device=self._device, batch_size=batch_size)
+        encoded = Encoded.cat(list(parts)).to("cpu").to(torch.float32)
+        row = {video_id: at for at, video_id in enumerate(source.ids)}
+        rows = torch.tensor([row[video_id] for video_id in ids])
+        return Encoded(encoded.pooled[rows], encoded.tokens[rows], encoded.mask[rows])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.system.parameters()).device
 
     def check_shards(self, manifest: Manifest, folder: str | Path) -> None:
         """Refuses shards of another detector than the one that the model learnt from, as far as that is known.

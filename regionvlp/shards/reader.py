@@ -233,6 +233,14 @@ class ShardReader(Mapping[str, VideoRegions]):
             for place in np.unique(self._table.shards_of(self.rows(video_ids))).tolist()
         ]
 
+    def checksum_of_each(self, video_ids: Sequence[str]) -> list[str]:
+        """For each of some videos, the checksum of the data file that holds it.
+
+        Raises:
+            UnknownVideoError: (a KeyError) no shard holds one.
+        """
+        return [str(self._receipts[place].sha256) for place in self._table.shards_of(self.rows(video_ids)).tolist()]
+
     def video_id(self, row: int) -> str:
         """The id of a video by its number."""
         return self._index.id_of(row)

@@ -1,18 +1,13 @@
 """Writes one shard: data under a temporary name, flushed, named, and only then its receipt.
 
 In: videos of one shard, one by one, and what failed. Out: a data file and a :class:`Receipt`, or nothing at all.
-
-The receipt decides, and it names its data. Two writers of one shard at the same moment, on machines that know nothing
-of each other, end with one of the two pairs: a name that is taken is never written over (the second calls its file by
-its own checksum instead), of several first receipts exactly one is written, and a data file is removed only when there
-is a receipt that names another.
+How the two appear together, :mod:`regionvlp.store.publication` tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,20 +25,10 @@ from regionvlp.shards.manifest import Manifest
 from regionvlp.shards.places import ShardIndex
 from regionvlp.shards.receipts import Receipt
 from regionvlp.shards.schema import RECEIPT_VERSION, SCHEMA_VERSION, check_regions
-from regionvlp.store.files import (
-    flush_and_sum,
-    has_no_links,
-    publish,
-    publish_new,
-    remove_leftovers,
-    sha256_of,
-    temporary_path,
-)
-from regionvlp.store.receipts import Failure, Partial, data_files, library_versions, receipt_path
-
-
-class ShardDoneError(ShardError):
-    """Another writer has published the shard, so this one's work is not needed."""
+from regionvlp.store.files import flush_and_sum, remove_leftovers, temporary_path
+from regionvlp.store.publication import Publication
+from regionvlp.store.publication import ShardDoneError as ShardDoneError
+from regionvlp.store.receipts import Failure, Partial, library_versions
 
 
 class ShardWriter:
@@ -61,7 +46,8 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, number: int, manifest: Manifest, *, replaces: Receipt | None = None) -> None:
-        self._folder, self._number, self._manifest, self._replaces = folder, number, manifest, replaces
+        self._folder, self._number, self._manifest = folder, number, manifest
+        self._publication = Publication(folder, number, manifest, Receipt, replaces)
         self._path = folder / manifest.data_name(number)
         self._temporary = temporary_path(self._path)
         self._file: DataWriter | None = None
@@ -70,7 +56,7 @@ class ShardWriter:
         self._dropped = read_dropped(folder)
         self._frames = self._regions = 0
         self._over = False
-        self._refuse_done()
+        self._publication.refuse_done()
         with self._writing():
             remove_leftovers(folder, self._path.name)
 
@@ -169,8 +155,7 @@ class ShardWriter:
                 schema_version=SCHEMA_VERSION if empty and not renamed else RECEIPT_VERSION,
             )
             with nullcontext(True) if publishing is None else publishing as alone:
-                self._refuse_done()
-                receipt = self._publish(receipt, alone)
+                receipt = self._publication.publish(receipt, self._temporary, alone)
         self._over = True
         return receipt
 
@@ -183,85 +168,6 @@ class ShardWriter:
                 raise error.__cause__ from None
             raise
         return ShardIndex.of(list(self._ids), layout, list(self._ids.values()), self._manifest).as_document()
-
-    def _publish(self, receipt: Receipt, alone: bool) -> Receipt:
-        try:
-            if receipt.file is not None:
-                receipt = replace(receipt, file=self._publish_data(receipt))
-            if self._replaces is not None:
-                receipt.write(self._folder)
-            elif not receipt.write_first(self._folder):
-                self._remove_own(receipt)
-                raise self._done_already()
-        except BaseException as error:
-            # Where somebody else may be publishing the same bytes, what is there stays for the next worker to judge.
-            if alone and not isinstance(error, ShardError):
-                self._take_back(receipt)
-            raise
-        # Only now is it known what is garbage. Data of one who replaces the same receipt may yet be named by theirs.
-        if self._replaces is None:
-            self._remove_unnamed(receipt.file)
-        elif self._replaces.file not in (None, receipt.file):
-            (self._folder / str(self._replaces.file)).unlink(missing_ok=True)
-        return receipt
-
-    def _publish_data(self, receipt: Receipt) -> str:
-        """Gives the data its name and returns that.
-
-        Data that takes the place of other data never gets a name that a reader may know already.
-        """
-        assert receipt.sha256 is not None
-        by_checksum = self._path.with_stem(f"{self._path.stem}-{receipt.sha256[:12]}")
-        if self._replaces is None:
-            try:
-                if publish_new(self._temporary, self._path, flushed=True) or self._lies_there(receipt):
-                    return self._path.name
-            except OSError as error:
-                if not has_no_links(error):
-                    raise
-        publish(self._temporary, by_checksum, flushed=True)
-        return by_checksum.name
-
-    def _lies_there(self, receipt: Receipt) -> bool:
-        """Whether the very same data has the shard's name: from a run that was killed before it wrote the receipt."""
-        try:
-            return self._path.stat().st_size == receipt.bytes and sha256_of(self._path) == receipt.sha256
-        except FileNotFoundError:  # removed just now by one who finished the shard
-            return False
-
-    def _take_back(self, receipt: Receipt) -> None:
-        """Undoes what :meth:`_publish` did before it failed: the receipt first, so that none stands without data."""
-        if self._replaces is None:
-            receipt_path(self._folder, self._number).unlink(missing_ok=True)
-            self._remove_unnamed(None)
-        else:
-            with suppress(ShardError):
-                self._remove_unnamed(Receipt.read(receipt_path(self._folder, self._number)).file)
-
-    def _remove_own(self, mine: Receipt) -> None:
-        """Removes the data of a receipt that came too late, unless the one that is there names the same file."""
-        with suppress(ShardError):
-            theirs = Receipt.read(receipt_path(self._folder, self._number))
-            if mine.file is not None and mine.file != theirs.file:
-                (self._folder / mine.file).unlink(missing_ok=True)
-
-    def _remove_unnamed(self, named: str | None) -> None:
-        """Removes the shard's data files but the one of its receipt."""
-        for path in data_files(self._folder, self._manifest, self._number):
-            if path.name != named:
-                path.unlink(missing_ok=True)
-
-    def _refuse_done(self) -> None:
-        path = receipt_path(self._folder, self._number)
-        if self._replaces is None:
-            if path.exists():
-                raise self._done_already()
-        elif Receipt.read(path) != self._replaces:
-            raise ShardDoneError(f"the receipt of shard {self._number} changed meanwhile", "run again")
-
-    def _done_already(self) -> ShardDoneError:
-        path = receipt_path(self._folder, self._number)
-        return ShardDoneError(f"shard {self._number} is done already: {path} exists", "delete the receipt to redo it")
 
     def _refuse_over(self) -> None:
         # Going on after a failed write would leave out what was added before it.

@@ -23,6 +23,7 @@ from regionvlp.store.claims import CLAIMS_NAME
 from regionvlp.store.files import temporary_path
 from regionvlp.store.locking import folder_lock
 from regionvlp.store.owner import ProcessName, this_host, this_process
+from regionvlp.store.publication import Publication
 
 NAME = "shard-00003"
 
@@ -235,15 +236,15 @@ def test_two_writers_of_one_shard_end_with_one_pair(
     with ShardWriter(folder, 3, manifest) as one, ShardWriter(folder, 3, manifest) as two:
         one.add(video(make_video, 1.0))
         two.add(video(make_video, 1.0 if same else 2.0))
-        publish = ShardWriter._publish_data
+        publish = Publication._publish_data
 
-        def publish_both(writer: ShardWriter, receipt: Any) -> str:
-            name = publish(writer, receipt)
-            if writer is one:
+        def publish_both(publication: Publication[Any], *arguments: Any) -> str:
+            name = publish(publication, *arguments)
+            if publication is one._publication:
                 two.finish()
             return name
 
-        monkeypatch.setattr(ShardWriter, "_publish_data", publish_both)
+        monkeypatch.setattr(Publication, "_publish_data", publish_both)
         with pytest.raises(Exception, match="done already"):
             one.finish()
     assert verify(folder) == []

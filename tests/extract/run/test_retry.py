@@ -18,6 +18,7 @@ from regionvlp.errors import NothingDoneError, VideoError
 from regionvlp.extract.launch.launch import Outcome, extract_folder
 from regionvlp.extract.settings import ExtractConfig
 from regionvlp.shards import Failure, Manifest, Receipt, ShardWriter, open_shards, read_plan, read_receipts, verify
+from regionvlp.store.publication import Publication
 from regionvlp.video import DecodePool
 
 
@@ -209,7 +210,7 @@ def test_killed_while_a_shard_is_replaced(
 
         match moment:
             case "before the data":
-                ShardWriter._publish_data = die  # type: ignore[method-assign,assignment]
+                Publication._publish_data = die  # type: ignore[method-assign,assignment]
             case "before the receipt":
                 Receipt.write = die  # type: ignore[method-assign,assignment]
             case _:

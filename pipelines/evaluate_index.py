@@ -1,0 +1,59 @@
+"""``regionvlp eval index``: recall of one's own queries on one's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from regionvlp.pipelines.output import console_for, json_option, write_json
+
+
+@click.command("index")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--queries", required=True, type=click.Path(path_type=Path), help="Table of video_id and caption.")
+@click.option("--split", help="Which rows of the split column.  [all]")
+@click.option("--allow-missing", is_flag=True, help="Leave out queries whose video the index does not hold.")
+@click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Where an encoder of the index is now.")
+@click.option("--no-rerank", is_flag=True, help="Do not compare the first hundred token by token.")
+@click.option("--device", default="cpu", show_default=True, help="Where checkpoints run.")
+@json_option
+def command(
+    index: Path,
+    queries: Path,
+    split: str | None,
+    allow_missing: bool,
+    encoders: tuple[str, ...],
+    no_rerank: bool,
+    device: str,
+    json_path: str | None,
+) -> None:
+    """Rank the files of INDEX for queries whose answer is known, and say how often it comes first."""
+    from regionvlp.data.captions import load_captions, resolve_videos
+    from regionvlp.search.evaluate import evaluate, gallery
+    from regionvlp.search.index import open_index
+
+    opened = open_index(index, encoders=encoders, device=device)
+    captions = load_captions(queries, split=split)
+    resolved = resolve_videos(captions, gallery(opened)[0], allow_missing=allow_missing)
+    metrics = evaluate(opened, [(row.video_id, row.caption) for row in resolved], rerank=not no_rerank)
+    console = console_for(json_path)
+    console.print(_table(metrics))
+    names = ", ".join(record.name for record in opened.manifest.encoders)
+    console.print(f"{index}: {names}; intervals hold 95 of 100 resamplings of the files asked for", markup=False)
+    write_json({"index": str(index), "encoders": names, **metrics}, json_path)
+
+
+def _table(metrics: dict[str, Any]) -> Table:
+    table = Table(title=f"{metrics['queries']:,} queries, {metrics['gallery']:,} files", title_justify="left")
+    table.add_column("")
+    for name in ("R1", "R5", "R10", "MedR"):
+        table.add_column(name, justify="right")
+    t2v = metrics["t2v"]
+    spans = (f"{low:.0f} to {high:.0f}" for low, high in (metrics["intervals"][f"R{k}"] for k in (1, 5, 10)))
+    table.add_row("text to video", *(f"{t2v[name]:.1f}" for name in ("R1", "R5", "R10", "MedR")))
+    table.add_row("  interval", *spans, "")
+    table.add_row("chance", *(f"{metrics['chance'][name]:.1f}" for name in ("R1", "R5", "R10")), "")
+    return table

@@ -1,0 +1,204 @@
+"""``regionvlp index``: videos, or shards of them, become something that can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from regionvlp.errors import InputError, NothingDoneError
+from regionvlp.pipelines.output import console_for, human_bytes, json_option, many, write_json
+from regionvlp.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from regionvlp.search.build import Built
+    from regionvlp.search.clips import ShardClips
+    from regionvlp.search.encoders.base import Encoder
+    from regionvlp.search.writer import IndexWriter
+    from regionvlp.shards.vocabulary import Vocabulary
+
+REGIONS = "regions"  # the folder of an index in which what was extracted for it lies
+
+
+@click.command("index")
+@click.option("--videos", type=click.Path(path_type=Path), metavar="DIR", help="Folder of videos and pictures.")
+@click.option("--shards", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Region shards instead.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the index.")
+@click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="What reads the clips.  [labels]")
+@click.option("--window", default="8s", show_default=True, help="Length of a clip of --videos.")
+@click.option("--stride", default="4s", show_default=True, help="From one clip of a video to the next.")
+@click.option(
+    "--frames", default=8, show_default=True, type=click.IntRange(1, 256), help="Frames of a clip of --videos."
+)
+@click.option("--detector", default="auto", show_default=True, metavar="NAME", help="As of 'extract', for --videos.")
+@click.option("--class-names", metavar="DETECTOR", help="Whose class names shards without any have.  [their own]")
+@click.option("--tokens", is_flag=True, help="Store a vector per region, to re-rank by and to say what a word means.")
+@click.option("--prune", is_flag=True, help="Take out clips of files that are gone.")
+@click.option("--thumbnails/--no-thumbnails", default=True, help="Keep a small picture of every clip.  [keep]")
+@click.option("--discard-regions", is_flag=True, help="With --videos: delete the shards once they are indexed.")
+@click.option("--device", default="auto", show_default=True, help="Where detector and checkpoints run.")
+@json_option
+def command(
+    videos: Path | None,
+    shards: tuple[Path, ...],
+    out: Path,
+    encoders: tuple[str, ...],
+    window: str,
+    stride: str,
+    frames: int,
+    detector: str,
+    class_names: str | None,
+    tokens: bool,
+    prune: bool,
+    thumbnails: bool,
+    discard_regions: bool,
+    device: str,
+    json_path: str | None,
+) -> None:
+    """Make an index that 'regionvlp search' answers from.
+
+    \b
+    --encoder may be, several times:
+      labels          what the detector called its regions, word by word
+      labels:FOLDER   the same as a sentence, read by a sentence encoder (a folder, or owner/name of the Hub)
+      FOLDER          a checkpoint or run of 'regionvlp pretrain'
+
+    Run again, it adds what is new and replaces what changed. With several --shards, of the same videos by different
+    detectors, the labels of all count. --videos beside --shards says where the files lie.
+    """
+    from regionvlp.devices import pick_device
+    from regionvlp.search.encoders.opening import open_encoder
+
+    if not videos and not shards:
+        raise InputError("there is nothing to index", "give --videos DIR or --shards DIR")
+    console = console_for(json_path)
+    where = str(pick_device(device))
+    opened = [open_encoder(name, where) for name in encoders or ("labels",)]
+    if shards:
+        built, writer = _of_shards(shards, videos, out, opened, class_names, tokens, prune, thumbnails, console)
+    else:
+        assert videos is not None
+        from regionvlp.pipelines.index_videos import VideoIndexing
+        from regionvlp.search.windows import check_cut, parse_seconds
+
+        length, step = parse_seconds(window, "--window"), parse_seconds(stride, "--stride")
+        check_cut(length, step)
+        work = VideoIndexing(videos, out, opened, detector, length, step, frames, tokens, thumbnails, where, console)
+        built, writer = work.run(prune=prune, discard=discard_regions)
+    _say(out, built, writer, console)
+    contents = writer.contents
+    write_json({**vars(built), "clips": contents.rows, "failed": len(contents.unread), "bytes": _bytes(out)}, json_path)
+    if not contents.rows:
+        raise NothingDoneError(f"{out} holds no clip", "see the failures above")
+
+
+def _of_shards(
+    shards: tuple[Path, ...],
+    videos: Path | None,
+    out: Path,
+    encoders: list[Encoder],
+    class_names: str | None,
+    tokens: bool,
+    prune: bool,
+    thumbnails: bool,
+    console: Console,
+) -> tuple[Built, IndexWriter]:
+    from regionvlp.search.build import index_shards
+    from regionvlp.search.clips import ShardClips
+    from regionvlp.search.thumbnails import Thumbnails
+    from regionvlp.search.writer import IndexWriter
+
+    if videos is not None and not videos.is_dir():
+        raise InputError(f"there is no folder {videos}", "give --videos the folder that was extracted, or leave it out")
+    folders = [folder.absolute() for folder in shards]
+    source = ShardClips(folders, videos.absolute() if videos else None, _vocabularies(folders, class_names))
+    check_encoders(encoders, source)
+    about = {"shards": [str(folder) for folder in folders], "videos": str(videos.absolute()) if videos else ""}
+    detectors = [reader.manifest.detector for reader in source.readers]
+    cut = {"by": "shards", "detectors": detectors}
+    with (
+        IndexWriter(out, encoders, tokens=tokens, cut=cut, source=about) as writer,
+        ProgressBar("index", "clips", "clips") as bar,
+    ):
+
+        def on_plan(total: int, todo: int) -> None:
+            console.print(f"{many(total, 'clip')}; {total - todo:,} indexed before, {todo:,} to do")
+            say_tokens(writer, todo, console)
+            bar.begin(todo)
+
+        with Thumbnails(None if thumbnails and videos else 1) as make:
+            built = index_shards(
+                writer,
+                source,
+                prune=prune,
+                thumbnails=make if thumbnails and videos else lambda clips: [b""] * len(clips),
+                on_plan=on_plan,
+                on_clips=lambda count: bar.advance(count, count),
+            )
+        writer.finish()
+    return built, writer
+
+
+def check_encoders(encoders: list[Encoder], source: ShardClips) -> None:
+    """Refuses encoders that cannot read the shards.
+
+    Raises:
+        InputError: labels are to be read, and no shards say what their classes are called. ShardError: a checkpoint
+            learnt from another detector.
+    """
+    for encoder in encoders:
+        check = getattr(encoder, "check", None)
+        if check is not None:
+            check(source.readers[0].manifest, source.folders[0])
+        elif not any(source.vocabularies):
+            raise InputError(
+                f"the encoder {encoder.name} reads labels, and the shards do not say what their classes are called",
+                "say whose they are with --class-names, such as vg-caffe or a folder with objects.txt",
+            )
+
+
+def say_tokens(writer: IndexWriter, clips: int, console: Console) -> None:
+    """Says what the tokens of so many clips will take, before it is taken."""
+    size = sum(
+        2 * getattr(encoder, "tokens_per_clip", 0) * record.width
+        for encoder, record in zip(writer.encoders, writer.records, strict=True)
+        if record.tokens
+    )
+    if size:
+        console.print(f"tokens: {human_bytes(size)} a clip, {human_bytes(size * clips)} for these")
+
+
+def _vocabularies(folders: list[Path], class_names: str | None) -> dict[Path, Vocabulary]:
+    """The class names of a detector by name or folder, for shards that hold none."""
+    if class_names is None:
+        return {}
+    from regionvlp.extract.detector.registry import find_detector
+    from regionvlp.shards.vocabulary import Vocabulary
+
+    files = find_detector(class_names)
+    if files.objects is None:
+        raise InputError(f"{class_names} has no class names", "name a detector's folder with objects.txt")
+    read = [path.read_text(encoding="utf-8").splitlines() if path else [] for path in (files.objects, files.attributes)]
+    return dict.fromkeys(folders, Vocabulary(*read))
+
+
+def _say(out: Path, built: Built, writer: IndexWriter, console: Console) -> None:
+    contents = writer.contents
+    parts = [f"{built.added:,} added", f"{built.kept:,} as before"]
+    parts += [f"{built.removed:,} taken out"] if built.removed else []
+    size = human_bytes(_bytes(out))
+    console.print(f"{out}: {many(contents.rows, 'clip')} ({', '.join(parts)}), {size}", markup=False)
+    if built.gone:
+        console.print(f"{many(built.gone, 'clip')} of files that are gone: --prune takes them out")
+    for failure in contents.unread[:10]:
+        console.print(f"  failed: {failure.video_id}: {failure.message}", markup=False)
+    if len(contents.unread) > 10:
+        console.print(f"  and {len(contents.unread) - 10:,} more failed")
+    console.print(f'now ask: regionvlp search {out} "a dog jumps into the water"', markup=False)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

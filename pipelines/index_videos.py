@@ -1,0 +1,220 @@
+"""An index straight from a folder of videos: new and changed files are cut into clips, extracted, and indexed.
+
+In: a folder, an index. Out: the index up to date. What is to be done is settled in *parts*: a list of clips that is
+written once, the shards extracted from it, and its place among the parts that are done. A part that was interrupted is
+gone on with before anything else, so every file is indexed as it was when its part was settled.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from regionvlp.config import load_config
+from regionvlp.errors import NothingDoneError
+from regionvlp.extract.launch.launch import extract_folder
+from regionvlp.extract.settings import ExtractConfig
+from regionvlp.extract.sources import open_source
+from regionvlp.pipelines.index import REGIONS, check_encoders, say_tokens
+from regionvlp.pipelines.output import many
+from regionvlp.progress import ProgressBar
+from regionvlp.search.build import Built, add_clips
+from regionvlp.search.clips import ShardClips
+from regionvlp.search.durations import durations
+from regionvlp.search.encoders.base import Encoder
+from regionvlp.search.folder import Unread, writing
+from regionvlp.search.thumbnails import Thumbnails
+from regionvlp.search.windows import windows
+from regionvlp.search.writer import IndexWriter
+from regionvlp.store.files import replacing
+from regionvlp.video.find import IMAGE_SUFFIXES, VideoFile, find_videos
+
+_PART = pa.schema(
+    [
+        pa.field("path", pa.string()),
+        pa.field("clip_id", pa.string()),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+        pa.field("stamp", pa.string()),
+    ]
+)
+
+
+@dataclass
+class VideoIndexing:
+    """One call of ``regionvlp index --videos``; its options are the attributes."""
+
+    videos: Path
+    out: Path
+    encoders: list[Encoder]
+    detector: str
+    window: float
+    stride: float
+    frames: int
+    tokens: bool
+    thumbnails: bool
+    device: str
+    console: Console
+
+    def run(self, *, prune: bool, discard: bool) -> tuple[Built, IndexWriter]:
+        """Does what there is to do.
+
+        Args:
+            prune: take out the clips of files that are gone.
+            discard: delete the shards of a part once it is indexed.
+
+        Raises:
+            InputError, ConfigError, WeightsError, ShardError: the user's mistakes, and a disk that refuses.
+        """
+        files = find_videos(self.videos)
+        root = self.videos.absolute() if self.videos.is_dir() else self.videos.absolute().parent
+        config = self._config()
+        cut = {
+            "by": "windows",
+            "seconds": self.window,
+            "stride": self.stride,
+            "frames": self.frames,
+            "detector": self.detector,
+        }
+        built = Built()
+        source = {"videos": str(root), "regions": REGIONS}
+        with IndexWriter(self.out, self.encoders, tokens=self.tokens, cut=cut, source=source) as writer:
+            with writing(self.out):
+                (self.out / REGIONS).mkdir(exist_ok=True)
+            for part in self._interrupted(writer):
+                self._part(part, root, config, writer, built, discard)
+            todo = self._todo(files, writer)
+            held = sum(map(len, writer.files.values())) - built.added
+            self.console.print(f"{many(len(files), 'file')}; {len(todo):,} new, changed or to be tried again")
+            if todo:
+                self._part(self._settled(todo, writer), root, config, writer, built, discard)
+            built.kept = max(0, held - built.removed)
+            self._gone(files, writer, built, prune)
+            writer.finish()
+        return built, writer
+
+    def _config(self) -> ExtractConfig:
+        return load_config(
+            ExtractConfig,
+            {
+                "detector": {"name": self.detector, "device": self.device},
+                "video": {"frames": self.frames},
+                "shards": {"size": 64},
+                "run": {"card": False},
+            },
+            source="the options",
+        )
+
+    def _todo(self, files: Sequence[VideoFile], writer: IndexWriter) -> list[VideoFile]:
+        """The files that the index does not hold as they are now."""
+        stamps, held = writer.stamps, writer.files
+        unread = {row.video_id: row for row in writer.contents.unread}
+        todo = []
+        for file in files:
+            failed = unread.get(file.video_id)
+            known = {stamps[clip_id] for clip_id in held.get(file.video_id, ())}
+            if failed is not None and failed.stamp == stamp_of(file) and not failed.transient:
+                continue
+            if failed is not None or known != {stamp_of(file)}:
+                todo.append(file)
+        return todo
+
+    def _settled(self, files: Sequence[VideoFile], writer: IndexWriter) -> str:
+        """Cuts files into clips and writes the list of a new part; its name."""
+        rows = []
+        with ProgressBar("look at files", "files", "files") as bar:
+            bar.begin(len(files))
+            for file, length in zip(files, durations(file.path for file in files), strict=True):
+                picture = file.path.suffix.lower() in IMAGE_SUFFIXES
+                cut = windows(None if picture else length, self.window, self.stride)
+                for start, end in cut:
+                    clip_id = file.video_id if len(cut) == 1 else f"{file.video_id}@{start:g}s"
+                    rows.append((file.video_id, clip_id, start, end, stamp_of(file)))
+                bar.advance(1, 1)
+        columns = zip(zip(*rows, strict=True), _PART, strict=True)
+        table = pa.Table.from_arrays([pa.array(values, field.type) for values, field in columns], schema=_PART)
+        names = (f"part-{number:05d}" for number in count())
+        name = next(name for name in names if not self._list(name).exists() and name not in writer.contents.done)
+        with writing(self.out), replacing(self._list(name)) as temporary:
+            pq.write_table(table, temporary)
+        return name
+
+    def _list(self, part: str) -> Path:
+        return self.out / REGIONS / f"{part}.parquet"
+
+    def _interrupted(self, writer: IndexWriter) -> list[str]:
+        names = sorted(path.stem for path in (self.out / REGIONS).glob("part-*.parquet"))
+        return [name for name in names if name not in writer.contents.done]
+
+    def _part(
+        self, part: str, root: Path, config: ExtractConfig, writer: IndexWriter, built: Built, discard: bool
+    ) -> None:
+        """Extracts and indexes a part, or what is left of it."""
+        rows = pq.read_table(self._list(part)).to_pylist()
+        stamps = {row["clip_id"]: row["stamp"] for row in rows}
+        files = {row["path"] for row in rows}
+        shards = self.out / REGIONS / part
+        source = open_source(self._list(part), kind="segments", root=root)
+        try:
+            with ProgressBar("extract", "clips", "frames") as bar:
+                extract_folder(
+                    source, shards, config,
+                    on_plan=lambda planned, left: bar.begin(left),
+                    on_video=lambda frames: bar.advance(1, frames),
+                    on_note=lambda line: self.console.print(line, markup=False),
+                )  # fmt: skip
+        except NothingDoneError:
+            pass  # each has its failure row
+        clips = ShardClips([shards], root)
+        if clips.ids:
+            check_encoders(self.encoders, clips)
+        listed = [replace(clip, stamp=stamps[clip.clip_id]) for clip in clips.clips()]
+        known = writer.stamps
+        todo = [clip for clip in listed if known.get(clip.clip_id) != clip.stamp]
+        say_tokens(writer, len(todo), self.console)
+        with ProgressBar("index", "clips", "clips") as bar, Thumbnails() as make:
+            bar.begin(len(todo))
+            add_clips(
+                writer, clips, todo, built,
+                thumbnails=make if self.thumbnails else lambda clips: [b""] * len(clips),
+                on_clips=lambda count: bar.advance(count, count),
+            )  # fmt: skip
+        stale = {old for file in files for old in writer.files.get(file, ())} - {clip.clip_id for clip in listed}
+        built.removed += writer.remove(stale)
+        others = [row for row in writer.contents.unread if row.video_id not in files]
+        writer.note(unread=[*others, *self._failed(clips, rows)])
+        writer.note(done={*writer.contents.done, part})
+        if discard:
+            shutil.rmtree(shards, ignore_errors=True)
+
+    def _failed(self, clips: ShardClips, rows: list[dict[str, object]]) -> list[Unread]:
+        """A row for each file of which a clip failed: that of its first one."""
+        of_clip = {str(row["clip_id"]): row for row in rows}
+        found: dict[str, Unread] = {}
+        for failure in clips.readers[0].failures:
+            row = of_clip[failure.video_id]
+            file = str(row["path"])
+            kept = Unread(file, failure.stage, failure.reason, failure.message, str(row["stamp"]), failure.transient)
+            found.setdefault(file, kept)
+        return list(found.values())
+
+    def _gone(self, files: Sequence[VideoFile], writer: IndexWriter, built: Built, prune: bool) -> None:
+        there = {file.video_id for file in files}
+        gone = [clip_id for video_id, clips in writer.files.items() if video_id not in there for clip_id in clips]
+        if prune:
+            built.removed += writer.remove(gone)
+            writer.note(unread=[row for row in writer.contents.unread if row.video_id in there])
+        else:
+            built.gone = len(gone)
+
+
+def stamp_of(file: VideoFile) -> str:
+    """What changes with a file."""
+    return f"{file.bytes}-{file.mtime_ns}"

@@ -1,0 +1,235 @@
+"""What is indexed: clips, and the regions that were found in them.
+
+In: shard folders of the same videos, by one detector each. Out: :class:`ClipInput`, one per clip.
+Shape letters: F frames, R region slots, n regions of a clip over all its frames and detectors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regionvlp.errors import ShardError
+from regionvlp.regions import VideoRegions
+from regionvlp.shards import ShardReader, open_shards
+from regionvlp.shards.vocabulary import Vocabulary, read_vocabulary
+
+# A region's attribute counts as a word from this probability on; a class, for what a clip is described by, from the
+# next. Below it detectors name everything that they can.
+ATTRIBUTE_SCORE = 0.2
+MISSING_EXAMPLES = 3
+_STAMP = 12  # hexadecimal digits of a checksum
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a file.
+
+    Attributes:
+        clip_id: unique in an index.
+        video_id: of the file, as people name it.
+        path: where the file lies, absolute; empty where that is not known.
+        start, end: seconds from the file's first frame; equal for a picture.
+        stamp: changes whenever the clip has to be encoded anew.
+    """
+
+    clip_id: str
+    video_id: str
+    path: str
+    start: float
+    end: float
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The regions of a clip, frame by frame and detector by detector: what words can point at.
+
+    Attributes:
+        frame_time: [F] float64, seconds, as the container stamps the frames.
+        frame_size: [F, 2] int32, (height, width) in pixels.
+        frame: [n] int16, in which of the F frames a region lies.
+        slot: [n] int16, its slot in the shards; -1 for those of any but the first detector.
+        boxes: [n, 4] float32, ``x1 y1 x2 y2`` in pixels of the frame.
+        scores: [n] float32, the detector's.
+        labels: n texts such as ``white dog``; empty where class names are not known.
+    """
+
+    frame_time: NDArray[np.float64]
+    frame_size: NDArray[np.int32]
+    frame: NDArray[np.int16]
+    slot: NDArray[np.int16]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """A clip with what encoders read of it.
+
+    Attributes:
+        clip: what it is.
+        regions: its regions by each detector, the first first; all have the same frames.
+        vocabularies: the class names of each, None where they are not known.
+        thumbnail: a small JPEG, or nothing.
+    """
+
+    clip: Clip
+    regions: tuple[VideoRegions, ...]
+    vocabularies: tuple[Vocabulary | None, ...]
+    thumbnail: bytes = b""
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """All regions, those of the first detector first."""
+        first = self.regions[0]
+        parts = [_flat(regions) for regions in self.regions]
+        labels = [
+            label
+            for regions, vocabulary, (frame, slot) in zip(self.regions, self.vocabularies, parts, strict=True)
+            for label in _labels(regions, vocabulary, frame, slot)
+        ]
+        slots = [slot if number == 0 else np.full_like(slot, -1) for number, (_, slot) in enumerate(parts)]
+        chosen = list(zip(self.regions, parts, strict=True))
+        return Evidence(
+            frame_time=first.frame_time,
+            frame_size=first.image_size,
+            frame=np.concatenate([frame for frame, _ in parts]).astype(np.int16),
+            slot=np.concatenate(slots).astype(np.int16),
+            boxes=np.concatenate([regions.boxes[place] for regions, place in chosen]),
+            scores=np.concatenate([regions.scores[place] for regions, place in chosen]),
+            labels=labels,
+        )
+
+    def names(self, least: float) -> dict[str, float]:
+        """What the clip shows by name: each label with its weight, the surest first.
+
+        In a frame a name is as sure as its surest region, of any detector; over the frames the squares add up, so that
+        what is seen throughout comes before what is seen once.
+
+        Args:
+            least: regions with a smaller score do not count.
+        """
+        evidence = self.evidence
+        best: dict[tuple[int, str], float] = {}
+        for frame, score, label in zip(evidence.frame.tolist(), evidence.scores.tolist(), evidence.labels, strict=True):
+            if label and score >= least:
+                best[frame, label] = max(best.get((frame, label), 0.0), score)
+        total: dict[str, float] = {}
+        for (_, label), score in best.items():
+            total[label] = total.get(label, 0.0) + score**2
+        ordered = sorted(total, key=lambda label: (-total[label], label))
+        return {label: total[label] ** 0.5 for label in ordered}
+
+
+def _flat(regions: VideoRegions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    frame, slot = np.nonzero(regions.mask())
+    return frame, slot
+
+
+def _labels(
+    regions: VideoRegions, vocabulary: Vocabulary | None, frame: NDArray[np.intp], slot: NDArray[np.intp]
+) -> Iterator[str]:
+    if vocabulary is None:
+        yield from [""] * len(frame)
+        return
+    classes = regions.class_ids[frame, slot].tolist()
+    attributes = np.where(regions.attribute_scores >= ATTRIBUTE_SCORE, regions.attribute_ids, -1)[frame, slot].tolist()
+    for of_class, attribute in zip(classes, attributes, strict=True):
+        name = vocabulary.object_name(of_class)
+        yield f"{vocabulary.attribute_name(attribute)} {name}" if attribute >= 0 else name
+
+
+class ShardClips:
+    """The clips of one or more shard folders: those that all of them hold.
+
+    Args:
+        folders: of the same videos, one detector each. videos: where the files lie, if that is known.
+        vocabularies: class names by folder, for folders that hold none.
+
+    Attributes:
+        missing: ids that only some of the folders hold.
+
+    Raises:
+        ShardError: a folder is damaged, or no video is in all of them.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], videos: Path | None = None, vocabularies: Mapping[Path, Vocabulary] | None = None
+    ) -> None:
+        known = vocabularies or {}
+        self.folders = list(folders)
+        self.readers: list[ShardReader] = [open_shards(folder) for folder in folders]
+        self.vocabularies = tuple(read_vocabulary(folder) or known.get(folder) for folder in folders)
+        self._root = videos
+        ids = [set(reader.video_ids) for reader in self.readers]
+        shared = set.intersection(*ids)
+        self.missing = sorted(set.union(*ids) - shared)
+        self.ids = [video_id for video_id in self.readers[0].video_ids if video_id in shared]
+        if self.missing and not self.ids:
+            raise ShardError(
+                "no video is in all of the shard folders", "give folders that were made of the same videos"
+            )
+        if self.missing:
+            names = ", ".join(self.missing[:MISSING_EXAMPLES]) + (
+                ", ..." if len(self.missing) > MISSING_EXAMPLES else ""
+            )
+            log.warning("%d videos are not in all shard folders and are left out: %s", len(self.missing), names)
+        self._places = {row.video_id: row for row in self.readers[0].plan() or () if row.location or row.start}
+        self._stamps = _stamps(self.readers)
+
+    def clips(self) -> list[Clip]:
+        """All clips, by id. Nothing large is read; the end of a clip that is a whole file is not known yet (-1)."""
+        return [self._clip(video_id) for video_id in sorted(self.ids)]
+
+    def read(self, clip: Clip) -> ClipInput:
+        """The clip with its regions; where its end was not known, that of its last frame counts.
+
+        Raises:
+            ShardError: its file is damaged, or the folders hold other frames of it.
+        """
+        regions = tuple(reader[clip.clip_id] for reader in self.readers)
+        for other in regions[1:]:
+            if not np.array_equal(other.frame_index, regions[0].frame_index):
+                raise ShardError(
+                    f"the shard folders hold different frames of {clip.clip_id!r}",
+                    "extract with the same number of frames and the same decoder",
+                )
+        end = clip.end if clip.end >= 0 else clip.start + _length_of(regions[0])
+        known = Clip(clip.clip_id, clip.video_id, clip.path, clip.start, end, clip.stamp)
+        return ClipInput(known, regions, self.vocabularies)
+
+    def _clip(self, clip_id: str) -> Clip:
+        row = self._places.get(clip_id)
+        video_id = row.location if row and row.location and row.start is not None else clip_id
+        path = "" if self._root is None else str(self._root / (row.location if row and row.location else clip_id))
+        if path and not os.path.exists(path):
+            path = ""
+        start, end = (row.start or 0.0, -1.0 if row.end is None else row.end) if row else (0.0, -1.0)
+        return Clip(clip_id, video_id, path, start, end, self._stamps[clip_id])
+
+
+def _length_of(regions: VideoRegions) -> float:
+    """From the first frame to half the usual gap after the last one, in seconds; 0 for a picture."""
+    times = regions.frame_time - regions.frame_time[0]
+    return float(times[-1] + (times[-1] / (len(times) - 1) / 2 if len(times) > 1 else 0.0))
+
+
+def _stamps(readers: Sequence[ShardReader]) -> dict[str, str]:
+    """For each video, the beginnings of the checksums of the data files that hold it."""
+    stamps: dict[str, str] = {}
+    for reader in readers:
+        for video_id, checksum in zip(reader.video_ids, reader.checksum_of_each(reader.video_ids), strict=True):
+            before = f"{stamps[video_id]}+" if video_id in stamps else ""
+            stamps[video_id] = before + checksum[:_STAMP]
+    return stamps

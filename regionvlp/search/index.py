@@ -1,0 +1,375 @@
+"""Opening an index and asking it: :func:`open_index` and :meth:`Index.search`.
+
+In: a folder that ``regionvlp index`` made, a sentence. Out: :class:`~regionvlp.search.answers.Answers`.
+Shape letters: N clips that the segments hold, those that were taken out included; Q queries.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from regionvlp.errors import InputError, ShardError
+from regionvlp.regions import cast_features
+from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
+from regionvlp.search.clips import Clip
+from regionvlp.search.encoders.base import Encoder, Floats, Query
+from regionvlp.search.encoders.opening import open_again
+from regionvlp.search.folder import Contents, IndexManifest, Unread
+from regionvlp.search.moments import Moment, moments, without_copies
+from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
+from regionvlp.search.segment import Segment
+from regionvlp.search.words import Words
+
+DEPTH = 1000  # clips of each encoder that are fused and joined to moments
+SAME_MEANING = 0.98  # cosine of copies
+RERANKED = 100  # clips that are compared token by token
+_ATTEMPTS = 5  # at opening an index that is being written
+
+
+class Index:
+    """An opened index. It stays what it was when it was opened, whatever a writer does meanwhile.
+
+    Args:
+        folder: the index.
+        encoders: names that stand for encoders that were moved since, see :func:`open_index`.
+        device: where checkpoints run.
+
+    Attributes:
+        manifest, contents: what it is, and what of it counts.
+    """
+
+    def __init__(self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu") -> None:
+        self.folder, self._given, self._device = folder, tuple(encoders), device
+        self.manifest = IndexManifest.read(folder)
+        self.contents, self._segments = _opened(folder, self.manifest)
+        self._starts = np.cumsum([0, *(segment.rows for segment in self._segments)])
+        self.live = np.ones(int(self._starts[-1]), np.bool_)
+        for segment, start in zip(self._segments, self._starts, strict=False):
+            self.live[start + np.array(self.contents.dropped.get(segment.name, []), np.int64)] = False
+        self._words = Words(folder)
+
+    def __len__(self) -> int:
+        return int(self.live.sum())
+
+    def __repr__(self) -> str:
+        return f"<Index {str(self.folder)!r}: {len(self):,} clips, {', '.join(r.name for r in self.manifest.encoders)}>"
+
+    @property
+    def unread(self) -> Sequence[Unread]:
+        """Files that could not be indexed."""
+        return self.contents.unread
+
+    @cached_property
+    def encoders(self) -> list[Encoder]:
+        """The encoders, opened at the first query.
+
+        Raises:
+            InputError: one is gone, or is another one than the index was made with.
+        """
+        return [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+
+    @cached_property
+    def clips(self) -> pa.Table:
+        """The table of all clips, see ``segment``; rows are numbered through, those taken out included."""
+        return pa.concat_tables([segment.clips for segment in self._segments])
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip_id: row for row, clip_id in enumerate(self.clips.column("clip_id").to_pylist()) if self.live[row]}
+
+    @cached_property
+    def _galleries(self) -> dict[int, Gallery]:
+        return {
+            k: Gallery([segment.array(f"pooled-{k}.npy") for segment in self._segments])
+            for k, record in enumerate(self.manifest.encoders)
+            if record.width
+        }
+
+    def search(
+        self,
+        query: str = "",
+        top: int = 10,
+        *,
+        like: str | None = None,
+        folder: str | None = None,
+        after: float | None = None,
+        rerank: bool = True,
+    ) -> Answers:
+        """The moments that answer a sentence.
+
+        Args:
+            query: the sentence. Not needed with ``like``.
+            top: the most results.
+            like: a moment of the index to find others like: ``clip.mp4@12s``, or ``photo.jpg``.
+            folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
+            after: only files that changed after that moment, seconds since 1970.
+            rerank: compare the first hundred token by token, where tokens are stored.
+
+        Raises:
+            InputError: there is nothing to search for or in. ShardError: a file of the index is damaged.
+        """
+        if not query.strip() and like is None:
+            raise InputError("the query is empty", "say what to look for")
+        if not len(self):
+            raise InputError(f"the index {self.folder} holds no clip", "add some with 'regionvlp index'")
+        if top < 1:
+            raise InputError(f"top is {top}", "ask for at least 1 result")
+        notes: list[str] = []
+        allowed = self._allowed(folder, after)
+        queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
+        if query.strip() and like is not None:
+            raise InputError("a query and 'like' were given", "give one of them")
+        rankings = [self._ranked(k, one, max(DEPTH, top), allowed, rerank) for k, one in enumerate(queries)]
+        ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
+        if like is not None:
+            ranking = _without(ranking, {self.row(like)})
+        found = self._moments(ranking, top)
+        best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
+        present = self._present(best) if like is None else 1.0
+        if not int(allowed.sum()):
+            notes.append("no clip fits the filters")
+        names = [record.name for record in self.manifest.encoders]
+        results = tuple(self._result(moment, queries, shares, names) for moment in found)
+        return Answers(query or f"like {like}", present, results, tuple(notes))
+
+    def rank_all(self, queries: Sequence[str], rerank: bool = True) -> Floats:
+        """[Q, N] float32: how well every clip answers every query, for measuring; -inf where a clip does not count.
+
+        What is compared is what :meth:`search` ranks by, over all clips.
+        """
+        scores = np.full((len(queries), len(self.live)), -np.inf, np.float32)
+        encoded = [encoder.encode_queries(list(queries), words=False) for encoder in self.encoders]
+        for q in range(len(queries)):
+            rankings = [self._ranked(k, mine[q], len(self.live), self.live, rerank) for k, mine in enumerate(encoded)]
+            ranking = fused(rankings)[0] if len(rankings) > 1 else rankings[0]
+            scores[q, ranking.rows] = ranking.scores
+        return scores
+
+    def row(self, place: str) -> int:
+        """The row of a moment: ``clip.mp4@12s`` (its window whose middle is nearest), or an id alone (its first).
+
+        Raises:
+            InputError: the index holds no such file, or nothing at that time.
+        """
+        name, at, time = place.rpartition("@")
+        if not at or not _is_time(time):
+            name, time = place, ""
+        if name in self._row_of and not time:
+            return self._row_of[name]
+        ids = self.clips.column("video_id")
+        wanted = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False) & self.live)
+        if not len(wanted):
+            wanted = np.flatnonzero(pc.equal(self.clips.column("path"), os.path.abspath(name)).to_numpy() & self.live)
+        if not len(wanted):
+            raise InputError(f"the index holds no '{name}'", "name a file as results do, such as holiday/clip.mp4@12s")
+        start, end = (self.clips.column(key).to_numpy()[wanted] for key in ("start", "end"))
+        if not time:
+            return int(wanted[np.argmin(start)])
+        seconds = float(time.removesuffix("s"))
+        inside = (start <= seconds) & (seconds <= end)
+        if not inside.any():
+            raise InputError(f"'{name}' has no clip at {seconds:g} s in the index", f"it ends at {end.max():g} s")
+        return int(wanted[inside][np.argmin(np.abs((start + end)[inside] / 2 - seconds))])
+
+    def clip(self, row: int) -> Clip:
+        """The clip of a row."""
+        segment, inside = self._place(row)
+        return segment.clip(inside)
+
+    def thumbnail(self, row: int) -> bytes:
+        """The small JPEG of a row; empty where there is none."""
+        segment, inside = self._place(row)
+        return segment.thumbnail(inside)
+
+    def row_of(self, clip_id: str) -> int:
+        """The row of a clip by its id."""
+        return self._row_of[clip_id]
+
+    def _place(self, row: int) -> tuple[Segment, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._segments[number], row - int(self._starts[number])
+
+    def _allowed(self, folder: str | None, after: float | None) -> NDArray[np.bool_]:
+        allowed = self.live.copy()
+        if folder is not None:
+            ids = self.clips.column("video_id")
+            below = folder.replace(os.sep, "/").strip("/")
+            if any(sign in below for sign in "*?["):
+                names = pc.unique(ids).to_pylist()
+                fitting = pa.array([name for name in names if fnmatch.fnmatchcase(name, below)], pa.string())
+                allowed &= pc.is_in(ids, value_set=fitting).to_numpy(zero_copy_only=False)
+            else:
+                fits = pc.or_(pc.starts_with(ids, below + "/"), pc.equal(ids, below))
+                allowed &= fits.to_numpy(zero_copy_only=False)
+        if after is not None:
+            paths = self.clips.column("path")
+            late = pa.array([path for path in pc.unique(paths).to_pylist() if _changed(path) > after], pa.string())
+            allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
+        return allowed
+
+    def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], rerank: bool) -> Ranked:
+        """The best clips for encoder ``k``."""
+        record = self.manifest.encoders[k]
+        if not record.width:
+            return self._matched(query, depth, allowed)
+        assert query.pooled is not None, f"{record.name} gave a query without a vector"
+        ranked = self._galleries[k].best(query.pooled, depth, allowed)
+        if not (rerank and record.tokens and query.about):
+            return ranked
+        rows = ranked.rows[: RERANKED if depth < len(self.live) else depth]
+        stored = [segment.tokens(k, inside) for segment, inside in map(self._place, rows.tolist())]
+        tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
+        if not stored:
+            return ranked
+        pooled = self._galleries[k].vectors(rows)
+        known = cast_features(np.stack(tokens), np.float32)
+        scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
+        return reranked(ranked, scores)
+
+    def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
+        """The clips that hold words of the query; behind them, all others with a score of 0."""
+        scores = np.zeros(len(allowed), np.float32)
+        for clip_id, score in self._words.match(query.text).items():
+            if (row := self._row_of.get(clip_id)) is not None:
+                scores[row] = score
+        rows = np.flatnonzero(allowed)
+        return top(rows, scores[rows], depth)
+
+    def _like(self, place: str) -> list[Query]:
+        """The queries by which clips like one of the index are found."""
+        row = self.row(place)
+        segment, inside = self._place(row)
+        text = " ".join(sorted(set(segment.evidence(inside).labels)))
+        return [
+            Query(
+                text if not record.width else "",
+                self._galleries[k].vectors(np.array([row]))[0] if record.width else None,
+            )
+            for k, record in enumerate(self.manifest.encoders)
+        ]
+
+    def _moments(self, ranking: Ranked, wanted: int) -> list[Moment]:
+        worst = float(ranking.scores[-1]) if len(ranking) else 0.0
+        listed = (
+            (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
+        )
+        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
+
+    def _look(self, row: int) -> int:
+        segment, inside = self._place(row)
+        return segment.look(inside)
+
+    def _alike(self, one: int, other: int) -> bool:
+        """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
+        rows = np.array([one, other])
+        pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
+        if pairs:
+            return all(float(first @ second) >= SAME_MEANING for first, second in pairs)
+        labels = [set(segment.evidence(inside).labels) for segment, inside in (self._place(one), self._place(other))]
+        return labels[0] == labels[1]
+
+    def _present(self, best: Sequence[float]) -> float:
+        null = self.contents.null
+        if len(null) != len(best):  # the indexing never ended
+            return 0.5
+        return float(np.mean([presence(score, known) for score, known in zip(best, null, strict=True)]))
+
+    def _result(
+        self, moment: Moment, queries: Sequence[Query], shares: Sequence[dict[int, float]], names: Sequence[str]
+    ) -> Result:
+        segment, inside = self._place(moment.row)
+        clip, evidence = segment.clip(inside), segment.evidence(inside)
+        words: Sequence[str] = ()
+        weights: Floats | None = None
+        for k, query in enumerate(queries):
+            words = words or query.words
+            stored = segment.tokens(k, inside)
+            weights = self.encoders[k].word_weights(query, evidence, stored) if query.words else None
+            if weights is not None and (np.nan_to_num(weights) > 0).any():
+                words = query.words
+                break
+        copies = [(copy, self.clip(copy.row)) for copy in moment.copies]
+        return Result(
+            video_id=clip.video_id,
+            path=clip.path,
+            start=round(moment.start, 3),
+            end=round(moment.end, 3),
+            score=moment.score,
+            words=word_answers(words, weights, evidence),
+            shares={name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)},
+            copies=tuple(Copy(c.video_id, c.path, round(m.start, 3), round(m.end, 3)) for m, c in copies),
+            clip_id=clip.clip_id,
+        )
+
+
+def open_index(folder: str | os.PathLike[str], *, encoders: Sequence[str] = (), device: str = "cpu") -> Index:
+    """Opens an index for searching.
+
+    Args:
+        folder: what ``regionvlp index --out`` made.
+        encoders: where its encoders are now, if they were moved: ``labels:FOLDER``, or the folder of a checkpoint.
+        device: where checkpoints run.
+
+    Raises:
+        InputError: the folder is no index. ShardError: it is damaged, or of another version.
+    """
+    return Index(Path(folder).absolute(), encoders, device)
+
+
+def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segment]]:
+    """The contents and their segments. A writer may replace them between two looks; then they are looked up again."""
+    generation = -1
+    for _ in range(_ATTEMPTS):
+        contents = Contents.read(folder)
+        try:
+            segments = [Segment(folder, name, manifest.encoders) for name in contents.segments]
+            for segment in segments:
+                segment.hold()
+            return contents, segments
+        except ShardError:
+            if contents.generation == generation:
+                raise
+            generation = contents.generation
+    raise ShardError(f"{folder} changes faster than it can be opened", "try again in a moment")
+
+
+def _without(ranking: Ranked, rows: set[int]) -> Ranked:
+    kept = np.array([row not in rows for row in ranking.rows.tolist()], np.bool_)
+    return Ranked(ranking.rows[kept], ranking.scores[kept])
+
+
+def _is_time(text: str) -> bool:
+    try:
+        float(text.removesuffix("s"))
+    except ValueError:
+        return False
+    return True
+
+
+def _changed(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return float("-inf")
+
+
+def parse_moment(text: str) -> float:
+    """A day or moment such as ``2026-03-01`` or ``2026-03-01T12:00`` as seconds since 1970, in local time.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise InputError(f"'{text}' is no date", "write it as 2026-03-01") from None

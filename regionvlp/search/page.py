@@ -1,0 +1,91 @@
+"""Answers as a page: each moment with its frames, and on them the boxes that answer the words of the query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regionvlp.errors import VideoError
+from regionvlp.report.page import inline_jpeg, write_page
+from regionvlp.report.regions import PALETTE, Box
+from regionvlp.search.answers import Answers, Result, WordBox
+from regionvlp.video import read_frames
+
+FRAMES = 3  # of a moment
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture with its boxes and a line under it."""
+
+    picture: str
+    caption: str
+    boxes: list[Box]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One moment of the page."""
+
+    name: str
+    facts: str
+    frames: list[Frame]
+
+
+def write_answers_page(path: Path, answers: Answers) -> None:
+    """Draws a finished search. A file that is not there any more is told without pictures."""
+    write_page(
+        path,
+        "found.html.j2",
+        title=answers.query,
+        about=f"{100 * answers.present:.0f} of 100 sentences about other things find less than this one.",
+        answers=[_answer(result) for result in answers.results],
+    )
+
+
+def _answer(result: Result) -> Answer:
+    span = "" if result.end <= result.start else f"{clock(result.start)} to {clock(result.end)}, "
+    words = ", ".join(word.word for word in result.words if word.boxes)
+    facts = f"{span}score {result.score:.3f}" + (f"; boxes for {words}" if words else "; no boxes")
+    colours = {word.word: PALETTE[i % len(PALETTE)] for i, word in enumerate(result.words)}
+    times = sorted({box.time for word in result.words for box in word.boxes}) or [result.start]
+    chosen = times[:: max(1, len(times) // FRAMES)][:FRAMES]
+    frames = []
+    for time in chosen:
+        boxes = [(word.word, box) for word in result.words for box in word.boxes if box.time == time]
+        try:
+            picture = picture_at(Path(result.path), time) if result.path else None
+        except VideoError:
+            picture = None
+        if picture is not None:
+            drawn = [_box(word, box, picture.shape, colours[word]) for word, box in boxes]
+            frames.append(Frame(inline_jpeg(picture, quality=75), clock(time), drawn))
+    return Answer(result.video_id, facts, frames)
+
+
+def picture_at(path: Path, time: float) -> NDArray[np.uint8] | None:
+    """The frame of a file at a time in seconds from its first one.
+
+    Raises:
+        VideoError: the file is gone or cannot be read.
+    """
+    start = max(0.0, time - 1e-3)
+    video = read_frames(path, 1, start=start, end=start + (1.0 if time > 0 else 1e-3))
+    return video.frames[0]
+
+
+def _box(word: str, box: WordBox, shape: tuple[int, ...], colour: str) -> Box:
+    height, width = shape[:2]
+    x1, y1, x2, y2 = box.box
+    label = f"{word}: {box.label} {box.weight:.2f}" if box.label else f"{word} {box.weight:.2f}"
+    return Box(100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height, colour, label)
+
+
+def clock(seconds: float) -> str:
+    """``1:05.5`` for 65.5."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
