@@ -41,6 +41,9 @@ def command(
     metrics = evaluate(opened, [(row.video_id, row.caption) for row in resolved], rerank=not no_rerank)
     console = console_for(json_path)
     console.print(_table(metrics))
+    if "same_top10" in metrics:
+        share = f"{metrics['same_top10']:.0f} of 100 queries"
+        console.print(f"{share} have the same first ten clips as when all are compared token by token")
     names = ", ".join(record.name for record in opened.manifest.encoders)
     console.print(f"{index}: {names}; intervals hold 95 of 100 resamplings of the files asked for", markup=False)
     write_json({"index": str(index), "encoders": names, **metrics}, json_path)

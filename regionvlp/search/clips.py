@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,6 +188,12 @@ class ShardClips:
             log.warning("%d videos are not in all shard folders and are left out: %s", len(self.missing), names)
         self._places = {row.video_id: row for row in self.readers[0].plan() or () if row.location or row.start}
         self._stamps = _stamps(self.readers)
+
+    def only(self, ids: Iterable[str]) -> Self:
+        """The same folders, of which no other videos count; itself."""
+        wanted = set(ids)
+        self.ids = [video_id for video_id in self.ids if video_id in wanted]
+        return self
 
     def clips(self) -> list[Clip]:
         """All clips, by id. Nothing large is read; the end of a clip that is a whole file is not known yet (-1)."""

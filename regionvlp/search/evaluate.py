@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regionvlp.evaluation.metrics import CUTOFFS, retrieval_metrics, text_to_video_ranks
-from regionvlp.search.index import Index
+from regionvlp.search.index import RERANKED, Index
 
 RESAMPLES = 2000
 LEVEL = 95  # percent
 
 
-def evaluate(
-    index: Index, captions: Sequence[tuple[str, str]], *, rerank: bool = True, seed: int = 0
-) -> dict[str, Any]:
+def evaluate(index: Index, captions: Sequence[tuple[str, str]], rerank: bool = True, seed: int = 0) -> dict[str, Any]:
     """Ranks the files of an index for every caption.
 
     Args:
@@ -29,16 +27,27 @@ def evaluate(
 
     Returns:
         See :func:`~regionvlp.evaluation.metrics.retrieval_metrics`; with ``intervals``: for each recall, the lowest and
-        highest value in 95 % of resamplings of the files that are asked for, each with all its captions.
+        highest value in 95 % of resamplings of the files that are asked for, each with all its captions; and where
+        tokens are stored ``same_top10``: the share of queries (percent) whose first ten clips are the same ten as when
+        every clip is compared token by token and not the first hundred alone.
     """
     ids, column = gallery(index)
     target = np.array([ids[video_id] for video_id, _ in captions], np.int64)
-    scores = index.rank_all([caption for _, caption in captions], rerank)
+    sentences = [caption for _, caption in captions]
+    scores = index.rank_all(sentences, RERANKED if rerank else 0)
     similarity = np.full((len(captions), len(ids)), -np.inf, np.float32)
     np.maximum.at(similarity.T, column[index.live], scores[:, index.live].T)
-    metrics = retrieval_metrics(similarity, target)
-    intervals = recall_intervals(text_to_video_ranks(similarity, target), target, seed)
-    return {**metrics, "intervals": intervals}
+    metrics: dict[str, Any] = {**retrieval_metrics(similarity, target)}
+    metrics["intervals"] = recall_intervals(text_to_video_ranks(similarity, target), target, seed)
+    if rerank and any(record.tokens for record in index.manifest.encoders):
+        metrics["same_top10"] = same_top(scores, index.rank_all(sentences, len(index)), 10)
+    return metrics
+
+
+def same_top(scores: NDArray[np.float32], others: NDArray[np.float32], count: int) -> float:
+    """The share of rows (percent) whose ``count`` best are the same in two arrays [Q, N], in any order."""
+    tops = [np.sort(np.argsort(-values, axis=1, kind="stable")[:, :count], axis=1) for values in (scores, others)]
+    return 100 * float((tops[0] == tops[1]).all(1).mean())
 
 
 def gallery(index: Index) -> tuple[dict[str, int], NDArray[np.int64]]:

@@ -129,7 +129,8 @@ class Index:
         queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
         if query.strip() and like is not None:
             raise InputError("a query and 'like' were given", "give one of them")
-        rankings = [self._ranked(k, one, max(DEPTH, top), allowed, rerank) for k, one in enumerate(queries)]
+        first = RERANKED if rerank else 0
+        rankings = [self._ranked(k, one, max(DEPTH, top), allowed, first) for k, one in enumerate(queries)]
         ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
         if like is not None:
             ranking = _without(ranking, {self.row(like)})
@@ -142,15 +143,19 @@ class Index:
         results = tuple(self._result(moment, queries, shares, names) for moment in found)
         return Answers(query or f"like {like}", present, results, tuple(notes))
 
-    def rank_all(self, queries: Sequence[str], rerank: bool = True) -> Floats:
+    def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
         """[Q, N] float32: how well every clip answers every query, for measuring; -inf where a clip does not count.
 
-        What is compared is what :meth:`search` ranks by, over all clips.
+        Args:
+            queries: Q sentences.
+            rerank: how many are compared token by token, where tokens are stored; :meth:`search` does so many.
         """
         scores = np.full((len(queries), len(self.live)), -np.inf, np.float32)
         encoded = [encoder.encode_queries(list(queries), words=False) for encoder in self.encoders]
         for q in range(len(queries)):
-            rankings = [self._ranked(k, mine[q], len(self.live), self.live, rerank) for k, mine in enumerate(encoded)]
+            rankings = [
+                self._ranked(k, mine[q], max(len(self), 1), self.live, rerank) for k, mine in enumerate(encoded)
+            ]
             ranking = fused(rankings)[0] if len(rankings) > 1 else rankings[0]
             scores[q, ranking.rows] = ranking.scores
         return scores
@@ -217,16 +222,16 @@ class Index:
             allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
         return allowed
 
-    def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], rerank: bool) -> Ranked:
-        """The best clips for encoder ``k``."""
+    def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], first: int) -> Ranked:
+        """The best clips for encoder ``k``, the first of them compared token by token."""
         record = self.manifest.encoders[k]
         if not record.width:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
         ranked = self._galleries[k].best(query.pooled, depth, allowed)
-        if not (rerank and record.tokens and query.about):
+        if not (first and record.tokens and query.about):
             return ranked
-        rows = ranked.rows[: RERANKED if depth < len(self.live) else depth]
+        rows = ranked.rows[:first]
         stored = [segment.tokens(k, inside) for segment, inside in map(self._place, rows.tolist())]
         tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
         if not stored:
