@@ -202,6 +202,7 @@ def test_links_lead_somewhere(file: Path) -> None:
 # Why a command is not run here, by what it holds. Everything else is.
 NOT_RUN = {
     "weights fetch": "needs a network or a file of other people",
+    "clip.mp4@12s": "needs a clip of that name",
     "weights convert": "needs a file of other people",
     "import-butd": "needs a file of other people",
     "eval msrvtt": "needs MSR-VTT",
@@ -216,6 +217,7 @@ HEAVY = ("demo", "toyworld", "toy/", "ablate", "profile")
 SMALLER = {
     "extract": ["--detector", "toy", "--device", "cpu"],
     "toyworld": ["--train", "8", "--test", "4"],
+    "index": ["--detector", "toy"],
     "pretrain": [
         "--set", "train.max_steps=2", "--set", "train.batch_size=4", "--set", "optim.warmup_steps=0",
         "--set", "model.video.feature_width=256",
