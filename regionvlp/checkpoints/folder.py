@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.data.sources import text_reader

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from regionvlp.data.captions import Caption, Captions
 from regionvlp.data.clips.base import Clips
-from regionvlp.data.clips.frames import CAPTION, FrameChoice
+from regionvlp.data.clips.frame_choice import CAPTION, FrameChoice
 from regionvlp.data.draws import Draws
 from regionvlp.data.text.reading import TextReader
 from regionvlp.errors import InputError

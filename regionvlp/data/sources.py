@@ -9,7 +9,7 @@ from typing import Any
 
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.clips.base import VideoIds
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.pairs import Pairs
 from regionvlp.data.settings import DataSettings, RegionClipSettings, SourceSettings

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from regionvlp.data.captions import Caption
 from regionvlp.data.clips.base import Clips
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.pairs import Pairs
 from regionvlp.data.text.reading import TextReader
 from regionvlp.devices import autocast_dtype

@@ -14,7 +14,7 @@ import torch
 
 from regionvlp.config import validate
 from regionvlp.data.captions import Caption
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.draws import Draws
 from regionvlp.data.pairs import Pairs, text_hash

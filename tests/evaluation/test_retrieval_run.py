@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regionvlp.data.captions import Caption
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.pairs import Pairs
 from regionvlp.data.settings import RegionClipSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.pipelines.cli import run

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.draws import Draws
 from regionvlp.errors import ConfigError
 from regionvlp.evaluation.answering import answer_accuracy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.extract.detector import FAMILIES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, overload
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.draws import Draws
 
 if TYPE_CHECKING:

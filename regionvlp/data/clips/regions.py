@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.draws import Draws
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.errors import InputError, ShardError, UnreadableItemsError

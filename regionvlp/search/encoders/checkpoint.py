@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.clips.regions import RegionClips
 from regionvlp.data.settings import RegionClipSettings
 from regionvlp.data.sources import text_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regionvlp.data.clips.frames import FrameChoice
+from regionvlp.data.clips.frame_choice import FrameChoice
 from regionvlp.data.draws import Draws
 from regionvlp.errors import ConfigError
 from regionvlp.video.sampling import uniform_indices
