@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.extract.detector.plugin import load_plugin
+from regionvlp.extract.plugin import load_plugin
 from regionvlp.extract.settings import DetectorSettings
 from regionvlp.regions import FrameRegions
 from regionvlp.shards.vocabulary import Vocabulary

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from regionvlp.errors import ConfigError, NothingDoneError
-from regionvlp.extract.detector import plugin
-from regionvlp.extract.detector.plugin import load_plugin
+from regionvlp.extract import plugin
 from regionvlp.extract.launch.launch import extract_folder
+from regionvlp.extract.plugin import load_plugin
 from regionvlp.extract.settings import DetectorSettings, ExtractConfig
 from regionvlp.shards import open_shards
 from regionvlp.shards.interop.plain import frame_regions

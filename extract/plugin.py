@@ -145,7 +145,7 @@ class PluginDetector:
         except PluginError as error:
             raise ConfigError(
                 f"{error.message}, tried on a picture of noise",
-                "see help(regionvlp.extract.detector.plugin)",
+                "see help(regionvlp.extract.plugin)",
             ) from error
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[FrameRegions]:
