@@ -93,6 +93,6 @@ def _train(
     train(config, run_dir, resume=chosen, prepared=prepared)
     if not is_main:
         return
-    known = "" if config.eval.source else " --annotations FILE --shards FOLDER"
+    known = "" if config.evaluated else " --annotations FILE --shards FOLDER"
     console.print(f"done: {run_dir}; next: regionvlp eval csv --checkpoint {run_dir}{known}", markup=False)
     write_json({"run": str(run_dir)}, json_path)

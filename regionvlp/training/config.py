@@ -76,9 +76,20 @@ class RunConfig(Config):
     eval: EvalSettings = EvalSettings()
 
     @property
+    def evaluated(self) -> SourceSettings | None:
+        """What is evaluated on: ``eval.source``, or the source that holds clips out."""
+        return self.eval.source or next((source for source in self.data.sources if source.held_out), None)
+
+    @property
     def all_sources(self) -> tuple[SourceSettings, ...]:
         """What is trained on, then what is evaluated on."""
         return (*self.data.sources, *((self.eval.source,) if self.eval.source else ()))
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Pairs of the steps that the sources take."""
+        own = () if self.train.turns == "mix" else (source.batch_size for source in self.data.sources)
+        return tuple(size or self.train.batch_size for size in own) or (self.train.batch_size,)
 
     @property
     def most_frames(self) -> int:
@@ -97,6 +108,24 @@ class RunConfig(Config):
         Raises:
             ConfigError: naming the two keys that do not.
         """
+        self._check_sources()
+
+    def _check_sources(self) -> None:
+        """What sources say that only fits one way of taking turns, or one of them."""
+        sources, turns = self.data.sources, self.train.turns
+        holders = [f"data.sources.{n}.held_out" for n, source in enumerate(sources) if source.held_out]
+        if len(holders) > 1 or (holders and self.eval.source):
+            message = f"{' and '.join([*holders, *(['eval.source'] if self.eval.source else [])])} are set"
+            raise ConfigError(f"{message}: one alone is evaluated on", "keep one of them")
+        for key, wanted in (("batch_size", "alternate"), ("weight", "mix")):
+            place = next((n for n, source in enumerate(sources) if getattr(source, key) is not None), None)
+            if place is not None and turns != wanted:
+                message = f"data.sources.{place}.{key} means nothing with train.turns={turns}"
+                raise ConfigError(message, f"set train.turns={wanted}, or leave {key} out")
+        frames = [source.frames or self.data.clips.frames for source in sources]
+        if turns == "mix" and len(set(frames)) > 1:
+            message = f"train.turns=mix puts clips of {min(frames)} and {max(frames)} frames into one batch"
+            raise ConfigError(message, "give the sources one number of frames, or set train.turns=alternate")
 
 
 class DemoVLPConfig(RunConfig):
@@ -112,6 +141,7 @@ class DemoVLPConfig(RunConfig):
         return self.loss.counts_padding
 
     def check_sizes(self) -> None:
+        super().check_sizes()
         clips, video, text = self.data.clips, self.model.video, self.model.text
         if clips.loc_dim != video.loc_dim:
             message = f"data.clips.loc_dim {clips.loc_dim} is not model.video.loc_dim {video.loc_dim}"
@@ -140,16 +170,17 @@ class DemoVLPConfig(RunConfig):
 
     def _check_negatives(self) -> None:
         """Groups must lie within one part of a batch, since a part is all that is computed at a time."""
-        train, group = self.train, self.loss.contrasts
-        part = split_batch(train.batch_size, 1, train.accumulate)
+        group, parts = self.loss.contrasts, self.train.accumulate
         if group == "global":
             return
-        if part % group:
-            raise ConfigError(
-                f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
-                f"(train.batch_size {train.batch_size} / train.accumulate {train.accumulate})",
-                "choose a batch size, parts and a group that divide",
-            )
+        for size in self.batch_sizes:
+            part = split_batch(size, 1, parts)
+            if part % group:
+                raise ConfigError(
+                    f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
+                    f"(a batch of {size} / train.accumulate {parts})",
+                    "choose batch sizes, parts and a group that divide",
+                )
         if group < 2:
             raise ConfigError(
                 "loss.negatives.group 1: a contrast of one pair learns nothing", "set loss.negatives.group to 2 or more"

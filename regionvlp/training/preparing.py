@@ -25,10 +25,12 @@ from regionvlp.shards import read_manifest
 from regionvlp.systems.base import System
 from regionvlp.systems.registry import build_system
 from regionvlp.training.config import EvalSettings, RunConfig
+from regionvlp.training.distributed import World
 from regionvlp.training.identity import check_detector, read_detector
-from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.loaders import RoundRobin
 from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.sense import check_captions, check_settings
+from regionvlp.training.turns import loaders_of
 from regionvlp.weights.modules import fill, read_module_weights
 
 
@@ -78,8 +80,8 @@ def check_inputs(configs: Iterable[RunConfig]) -> None:
     """
 
     @cache  # most of the runs read the same
-    def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
-        return [len(dataset) for dataset in _open_pairs(data, evaluation)[0]]
+    def opened(data: DataSettings, evaluation: EvalSettings) -> list[Pairs]:
+        return _open_pairs(data, evaluation)[0]
 
     for config in configs:
         check_settings(config)
@@ -87,22 +89,29 @@ def check_inputs(configs: Iterable[RunConfig]) -> None:
         _detector(config, find_checkpoint(config.init) if config.init else None)
         if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
             nltk_tagger()
-        for size in sizes(_on_disk(config.data), config.eval):
-            EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
+        train = config.train
+        RoundRobin(
+            loaders_of(opened(_on_disk(config.data), config.eval), config, World()),
+            train.samples_per_epoch,
+            train.epoch,
+        )
 
 
 def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:
-    return _open_pairs(config.data, config.eval, trim=not config.counts_padding, seed=config.train.seed)
+    trim = not config.counts_padding and config.train.turns != "mix"  # a mixed batch joins tensors of one width
+    return _open_pairs(config.data, config.eval, trim=trim, seed=config.train.seed)
 
 
 def _open_pairs(
     data: DataSettings, evaluation: EvalSettings, *, trim: bool = False, seed: int = 0
 ) -> tuple[list[Pairs], Pairs | None]:
     """What is trained on, and what is held out."""
-    datasets = [open_source(source, data, training=True, trim=trim, seed=seed) for source in data.sources]
-    if evaluation.source is None:
-        return datasets, None
-    return datasets, open_source(evaluation.source, data, frames=evaluation.frames)
+    evaluated = evaluation.source or next((source for source in data.sources if source.held_out), None)
+    held_out = open_source(evaluated, data, frames=evaluation.frames) if evaluated else None
+    without = set(held_out.clips.ids) if held_out and not evaluation.source else ()
+    return [
+        open_source(source, data, training=True, trim=trim, seed=seed, without=without) for source in data.sources
+    ], held_out
 
 
 def _on_disk(data: DataSettings) -> DataSettings:

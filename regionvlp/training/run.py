@@ -22,12 +22,12 @@ from regionvlp.systems.base import System
 from regionvlp.training.config import RunConfig, read_run_config, run_config
 from regionvlp.training.distributed import World, close_world, open_world
 from regionvlp.training.identity import check_data, check_detector, data_of, read_detector, save_beside_weights
-from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.preparing import Prepared, prepare
 from regionvlp.training.run_folder import RunLock, check_run, find_candidates, open_run
 from regionvlp.training.sense import best_sense
 from regionvlp.training.trainer import Trainer
+from regionvlp.training.turns import loaders_of
 
 # Where data lies may change while a run goes on: what it holds is compared instead, see identity.
 PLACES = ("data.sources.*.captions", "data.sources.*.shards", "eval.source.captions", "eval.source.shards")
@@ -104,7 +104,7 @@ def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
 
     return Trainer(
         prepared.system,
-        _loaders(prepared, world),
+        loaders_of(prepared.datasets, config, world),
         config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,
@@ -190,18 +190,3 @@ def _evaluator(prepared: Prepared, world: World) -> Any:
         return flat_metrics(retrieval_metrics(found.similarity, found.target))
 
     return evaluate
-
-
-def _loaders(prepared: Prepared, world: World) -> list[Loader]:
-    config = prepared.config
-    names = _names([source.captions for source in config.data.sources])
-    return [
-        Loader(dataset, config.train, world, name, number, unreadable=config.data.unreadable)
-        for number, (dataset, name) in enumerate(zip(prepared.datasets, names, strict=True))
-    ]
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """A name per source for the log: its file's stem, numbered where two agree."""
-    stems = [path.stem for path in paths]
-    return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]

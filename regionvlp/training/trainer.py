@@ -75,7 +75,7 @@ class Trainer:
         self.world = world or World(device=pick_device(train.device))
         self.system = system.to(self.world.device)
         self.train, self.optim, self.run_dir = train, optim, run_dir
-        self.loaders = RoundRobin(loaders, train.samples_per_epoch)
+        self.loaders = RoundRobin(loaders, train.samples_per_epoch, train.epoch)
         self.total_steps = train.epochs * self.loaders.steps_per_epoch
         if train.max_steps is not None:
             self.total_steps = min(self.total_steps, train.max_steps)
