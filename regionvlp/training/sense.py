@@ -26,7 +26,8 @@ def check_settings(config: RunConfig) -> None:
     """What settings alone can tell.
 
     Raises:
-        ConfigError: a contrast of one pair, a metric that no evaluation gives, a "best" against a metric's sense.
+        ConfigError: a contrast of one pair, a metric that no evaluation gives, a "best" against a metric's sense,
+            patience with evaluations that never come.
     """
     train = config.train
     if train.batch_size // train.accumulate < 2:
@@ -35,6 +36,11 @@ def check_settings(config: RunConfig) -> None:
             f"set train.batch_size to at least {2 * train.accumulate}, or train.accumulate to less",
         )
     best_sense(train)
+    if train.patience is not None and (config.eval.source is None or train.eval_every == "never"):
+        raise ConfigError(
+            f"train.patience {train.patience}: without evaluations no run ends early",
+            "set eval.source and train.eval_every, or leave train.patience out",
+        )
     if config.eval.source is None and train.eval_every != "never":
         logger.warning("eval.source is not set, so nothing is evaluated and no checkpoint is the best")
 
