@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from regionvlp.errors import ConfigError, InputError, RegionVLPError, UnreadableItemsError
 from regionvlp.training.distributed import World
+from regionvlp.training.interrupts import SAVE
 from regionvlp.training.randomness import mix
 from regionvlp.training.sampler import BatchSampler, EpochSampler, Request
 from regionvlp.training.settings import TrainSettings
@@ -262,5 +263,7 @@ def _outlive_signals(_worker: int) -> None:
     it, in the middle of a step. After the grace time the alarm ends a worker that nobody has told to stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if SAVE:
+        signal.signal(SAVE, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

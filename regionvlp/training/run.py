@@ -20,13 +20,14 @@ from regionvlp.evaluation.metrics import LOGGED, retrieval_metrics
 from regionvlp.evaluation.retrieval import rank
 from regionvlp.systems.base import System
 from regionvlp.training.config import RunConfig, read_run_config, run_config
-from regionvlp.training.distributed import World, close_world, open_world
+from regionvlp.training.distributed import World, close_world, one_complaint, open_world
 from regionvlp.training.identity import check_data, check_detector, data_of, read_detector, save_beside_weights
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.preparing import Prepared, prepare
 from regionvlp.training.run_folder import RunLock, check_run, find_candidates, open_run
+from regionvlp.training.saving import lacks
 from regionvlp.training.sense import best_sense
-from regionvlp.training.trainer import Trainer
+from regionvlp.training.trainer import Outcome, Trainer
 from regionvlp.training.turns import loaders_of
 
 # Where data lies may change while a run goes on: what it holds is compared instead, see identity.
@@ -39,7 +40,7 @@ def train(
     *,
     resume: Literal["auto", "never"] | Path = "auto",
     prepared: Prepared | None = None,
-) -> None:
+) -> Outcome:
     """Trains to the end, going on where an earlier call for the same folder stopped.
 
     Args:
@@ -47,6 +48,9 @@ def train(
         run_dir: the run folder; made where it is missing.
         resume: ``auto`` goes on from the newest checkpoint, ``never`` wants a new folder, a path names a checkpoint.
         prepared: of the same configuration, where it is there already.
+
+    Returns:
+        After how many steps the run ended, whether early, and its best evaluation.
 
     Raises:
         InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
@@ -57,9 +61,9 @@ def train(
     try:
         # Built first: what does not fit is found before the run folder is touched.
         trainer = _trainer(prepared, world, run_dir)
-        with RunLock(run_dir) as lock:
+        with RunLock(run_dir) as lock, one_complaint(world):
             trainer.resume(_opened(prepared, world, run_dir, resume, lock))
-            trainer.fit()
+            return trainer.fit()
     finally:
         close_world(world)
 
@@ -118,9 +122,9 @@ def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
 def _opened(
     prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path, lock: RunLock
 ) -> tuple[Path, ...]:
-    """Opens the run folder on the main process; every process gets its candidates, or its complaint."""
+    """Opens the run folder on the main process; every process gets its candidates, or ends."""
     candidates: tuple[Path, ...] = ()
-    complaint: tuple[str, str] | None = None
+    complaint: RegionVLPError | None = None
     if world.is_main:
         try:
             check_out(prepared, run_dir, resume)
@@ -129,11 +133,12 @@ def _opened(
                 run_dir, dump_yaml(prepared.config), resume, seed=prepared.config.train.seed, **_comparison(prepared)
             ).candidates
         except RegionVLPError as error:
-            complaint = error.message, error.hint
-    candidates, complaint = world.from_main((candidates, complaint))
-    if complaint:
-        raise InputError(*complaint)
-    return candidates
+            complaint = error
+        except OSError as error:
+            reason = f"cannot write to {run_dir}: {error.strerror or error}"
+            complaint = InputError(reason, "check its permissions and the free space, or choose another folder")
+    world.agree(complaint)
+    return world.from_main(candidates)
 
 
 def check_out(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"] | Path = "auto") -> None:
@@ -144,7 +149,8 @@ def check_out(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"
     """
     found = find_candidates(run_dir, resume)
     if found:
-        _check_same_inputs(prepared, found[0])
+        # One that was copied in half is passed over, with a word, when the run goes on.
+        _check_same_inputs(prepared, next((path for path in found if lacks(path) is None), found[0]))
     check_run(run_dir, dump_yaml(prepared.config), resume, **_comparison(prepared))
 
 

@@ -70,7 +70,9 @@ class TrainSettings(Config):
         device: ``auto`` takes CUDA where there is any.
         seed: of weights, order, captions and frames; the same seed gives the same run.
         eval_every: how often the held-out part is measured: ``never``, ``1 epoch``, ``500 steps``.
-        save_every: how often a checkpoint is written; one is written at the end in any case.
+        save_every: how often a checkpoint is written; one is in any case at the end, and on SIGTERM and SIGUSR1.
+        save_minutes: after so many minutes without a checkpoint one is written, wherever the run stands; null: never.
+        patience: evaluations without a better best one after which the run ends early; null goes on to the end.
         log_every: steps between two lines of the log.
         best_metric: what the best checkpoint is chosen by, of what the evaluation returns; null takes the first.
         best_is: whether the ``highest`` or the ``lowest`` is best.
@@ -94,8 +96,10 @@ class TrainSettings(Config):
     workers: Annotated[int, HARMLESS] = Field(default=2, ge=0)  # loader processes for each dataset and training process
     eval_every: Annotated[Interval, RESUMABLE] = "1 epoch"
     save_every: Annotated[Interval, HARMLESS] = "1 epoch"
+    save_minutes: Annotated[PositiveFloat | None, HARMLESS] = 30.0
     keep: Annotated[PositiveInt, HARMLESS] = 2  # newest checkpoints that stay; the best one always does
     log_every: Annotated[PositiveInt, HARMLESS] = 10  # steps
+    patience: Annotated[PositiveInt | None, RESUMABLE] = None
     best_metric: Annotated[str | None, RESUMABLE] = None  # of the evaluation; None: the first that it returns
     best_is: Annotated[Literal["highest", "lowest"] | None, RESUMABLE] = None  # None: as the metric has it
 
