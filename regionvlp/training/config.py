@@ -54,6 +54,37 @@ class EvalSettings(Config):
     batch_size: int = Field(default=64, ge=1)
 
 
+class StageSettings(Config):
+    """A stretch of a run with settings of its own, such as more frames; what it does not say is the run's.
+
+    A stage begins with the weights that the one before ended with (its last, not its best), with a new optimizer and
+    a schedule of its own, whose epochs count from the stage's first step. Steps are counted through.
+
+    Attributes:
+        name: in the log; null takes its number.
+        frames: F, of ``data.clips`` and of ``model.video``, whose temporal embedding grows as ``inflation`` says.
+        inflation: in place of the run's.
+        data, loss, optim, train, eval: what is otherwise in these sections.
+    """
+
+    name: str | None = None
+    frames: int | None = Field(default=None, ge=1, le=256)
+    inflation: Inflation | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    loss: dict[str, Any] = Field(default_factory=dict)
+    optim: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    eval: dict[str, Any] = Field(default_factory=dict)
+
+    def layer(self) -> dict[str, Any]:
+        """The stage's settings as a layer over the run's configuration."""
+        said = self.model_dump(mode="json", exclude={"name", "frames"}, exclude_defaults=True)
+        if self.frames is None:
+            return said
+        frames = {"data": {"clips": {"frames": self.frames}}, "model": {"video": {"frames": self.frames}}}
+        return merge(frames, said)
+
+
 class RunConfig(Config):
     """What the runs of all systems can be told; each system's own class says the rest.
 
@@ -62,6 +93,7 @@ class RunConfig(Config):
         init: a checkpoint folder whose weights (and tokenizer) the run starts from. Resuming a run is another thing.
         inflation: how its temporal embedding becomes one of more frames, see
             :func:`regionvlp.models.inflation.inflate_frames`.
+        stages: one after another in one run; none is one stage, of the run's own settings.
     """
 
     task: str
@@ -74,6 +106,21 @@ class RunConfig(Config):
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+    stages: tuple[StageSettings, ...] = ()
+
+    def staged(self, source: str = "the configuration") -> list[RunConfig]:
+        """The configuration of each stage.
+
+        Raises:
+            ConfigError: naming the stage and its first offending key.
+        """
+        if not self.stages:
+            return [self]
+        base = self.model_dump(mode="json") | {"stages": []}
+        return [
+            validate(type(self), merge(base, stage.layer()), f"stage {number} ({stage.name or 'unnamed'}) of {source}")
+            for number, stage in enumerate(self.stages, 1)
+        ]
 
     @property
     def evaluated(self) -> SourceSettings | None:
@@ -207,7 +254,9 @@ def run_config(*layers: Mapping[str, Any], source: str = "the configuration") ->
     if not isinstance(task, str) or task not in RUN_CONFIGS:
         hint = nearest(str(task), RUN_CONFIGS) or f"systems: {', '.join(RUN_CONFIGS)}"
         raise ConfigError(f"no system '{task}' for 'task' in {source}", hint)
-    return validate(RUN_CONFIGS[task], _without_local(values, source), source, elsewhere=_systems_with)
+    config = validate(RUN_CONFIGS[task], _without_local(values, source), source, elsewhere=_systems_with)
+    config.staged(source)  # their mistakes are the file's
+    return config
 
 
 def read_run_config(path: Path) -> RunConfig:

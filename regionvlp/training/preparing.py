@@ -36,8 +36,14 @@ from regionvlp.weights.modules import fill, read_module_weights
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a run needs, opened and checked against each other."""
+    """Everything a stage of a run needs, opened and checked against each other.
 
+    Attributes:
+        run: the configuration of the whole run. stage: which of its stages, from 0; config: that of the stage.
+    """
+
+    run: RunConfig
+    stage: int
     config: RunConfig
     datasets: list[Pairs]
     held_out: Pairs | None
@@ -46,12 +52,19 @@ class Prepared:
     system: System
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(run: RunConfig, stage: int = 0, init: Path | None = None) -> Prepared:
     """Opens data, tokenizer and model, and makes sure that they belong together. Writes nothing.
+
+    Args:
+        run: the configuration. stage: which of its stages.
+        init: a checkpoint to start from, instead of ``run.init``; later stages have none of their own.
 
     Raises:
         InputError, ShardError, ConfigError, WeightsError: whatever does not fit, in one line.
     """
+    config = run.staged()[stage]
+    if init is not None:
+        config = config.model_copy(update={"init": init})
     check_settings(config)
     init = find_checkpoint(config.init) if config.init else None
     detector = _detector(config, init)
@@ -69,7 +82,7 @@ def prepare(config: RunConfig) -> Prepared:
     weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
     texts = text_reader(config.data, tokenizer, weigh_by)
     datasets = [dataset.with_texts(texts) for dataset in datasets]
-    return Prepared(config, datasets, held_out, tokenizer, detector, system)
+    return Prepared(run, stage, config, datasets, held_out, tokenizer, detector, system)
 
 
 def check_inputs(configs: Iterable[RunConfig]) -> None:
