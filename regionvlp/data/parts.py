@@ -55,7 +55,7 @@ def subset(captions: Captions, share: float) -> Captions:
 def _of_first(captions: Captions, count: int, seed: int) -> Captions:
     """The captions of the ``count`` first clips in the order of their ids' hashes."""
     ids = captions.video_ids.to_pylist()
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest(name, seed) for name in ids), np.uint64, len(ids))
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(name.encode(), seed) for name in ids), np.uint64, len(ids))
     chosen: NDArray[np.bool_] = np.zeros(len(ids), np.bool_)
     chosen[np.argsort(hashes, kind="stable")[:count]] = True
     return captions.take(np.flatnonzero(chosen[captions.video_index]))

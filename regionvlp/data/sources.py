@@ -76,6 +76,11 @@ def open_source(
         annotated = len(captions.video_ids)  # of that part
     clips = RegionClips(shards, VideoIds(captions.video_ids), clip, trim=trim)
     choice = FrameChoice(source.frames or frames or clip.frames, clip.sampling)
+    if training and (most := clips.most_frames()) < choice.frames:
+        raise InputError(
+            f"{source.captions}: {choice.frames} frames a clip are asked for, and its shards hold at most {most}",
+            "ask for fewer (frames), or extract more",
+        )
     per_video = training and settings.pairs == "per_video"
     identity = {
         "pairs": len(captions),

@@ -30,6 +30,7 @@ from regionvlp.training.identity import check_detector, read_detector
 from regionvlp.training.loaders import RoundRobin
 from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.sense import check_captions, check_settings
+from regionvlp.training.settings import planned_steps
 from regionvlp.training.turns import loaders_of
 from regionvlp.weights.modules import fill, read_module_weights
 
@@ -85,8 +86,11 @@ def prepare(run: RunConfig, stage: int = 0, init: Path | None = None) -> Prepare
     return Prepared(run, stage, config, datasets, held_out, tokenizer, detector, system)
 
 
-def check_inputs(configs: Iterable[RunConfig]) -> None:
+def check_inputs(configs: Iterable[RunConfig]) -> list[int]:
     """What :func:`prepare` and the first step would find wrong, of many runs before the first: no model is built.
+
+    Returns:
+        The optimizer steps of each.
 
     Raises:
         InputError, ShardError, ConfigError, WeightsError: in one line, the first that there is.
@@ -96,18 +100,17 @@ def check_inputs(configs: Iterable[RunConfig]) -> None:
     def opened(data: DataSettings, evaluation: EvalSettings) -> list[Pairs]:
         return _open_pairs(data, evaluation)[0]
 
+    steps = []
     for config in configs:
         check_settings(config)
         pick_device(config.train.device)
         _detector(config, find_checkpoint(config.init) if config.init else None)
         if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
             nltk_tagger()
-        train = config.train
-        RoundRobin(
-            loaders_of(opened(_on_disk(config.data), config.eval), config, World()),
-            train.samples_per_epoch,
-            train.epoch,
-        )
+        loaders = loaders_of(opened(_on_disk(config.data), config.eval), config, World())
+        stream = RoundRobin(loaders, config.train.samples_per_epoch, config.train.epoch)
+        steps.append(planned_steps(config.train, stream.steps_per_epoch))
+    return steps
 
 
 def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:

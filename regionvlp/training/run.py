@@ -69,7 +69,7 @@ def train(
             checkpoint written.
     """
     run_dir, prepared = Path(run_dir), prepared or prepare(_as_config(config))
-    check_inputs(prepared.run.staged()[1:])
+    check_inputs(prepared.run.staged()[1:])  # what later stages lack is found before the first begins
     world = open_world(prepared.config.train.device)
     try:
         # Built first: what does not fit is found before the run folder is touched.
@@ -125,18 +125,35 @@ def _reached(run: RunConfig, candidates: Sequence[Path]) -> tuple[Prepared | Non
 
 def _plan_of(prepared: Prepared, trainer: Trainer) -> Iterator[str]:
     """What is about to be trained, a line each: the stage, and what an epoch sees of each source."""
-    config, stream = prepared.config, trainer.loaders
-    if len(prepared.run.stages) > 1:
-        named = prepared.run.stages[prepared.stage].name
-        yield (
-            f"stage {prepared.stage + 1} of {len(prepared.run.stages)}{f' ({named})' if named else ''}: "
-            f"{config.data.clips.frames} frames, steps {trainer.start + 1:,} to {trainer.total_steps:,}"
-        )
+    if prepared.run.stages:
+        yield _stage_line(prepared.run, prepared.stage, trainer.start, trainer.planned)
     seen = [
         f"{one.pairs:,} pairs of {one.name} ({one.passes:.2f} of its {one.size:,})"
-        for one in visits(prepared.datasets, config, stream)
+        for one in visits(prepared.datasets, prepared.config, trainer.loaders)
     ]
-    yield f"an epoch is {stream.steps_per_epoch:,} steps and sees {', '.join(seen)}"
+    yield f"an epoch is {_many(trainer.loaders.steps_per_epoch, 'step')} and sees {', '.join(seen)}"
+
+
+def _stage_line(run: RunConfig, stage: int, start: int, steps: int) -> str:
+    name, frames = run.stages[stage].name, run.staged()[stage].data.clips.frames
+    return (
+        f"stage {stage + 1} of {len(run.stages)}{f' ({name})' if name else ''}: {_many(frames, 'frame')}, "
+        f"steps {start + 1:,} to {start + steps:,}"
+    )
+
+
+def _stages_of(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
+    """Of a run in stages, a line for each."""
+    if not prepared.run.stages:
+        return {}
+    steps = [trainer.planned, *check_inputs(prepared.run.staged()[1:])]
+    starts = [sum(steps[:number]) for number in range(len(steps))]
+    numbered = enumerate(zip(starts, steps, strict=True))
+    return {"stages": [_stage_line(prepared.run, number, *stretch) for number, stretch in numbered]}
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _as_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
@@ -166,6 +183,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "steps_per_epoch": trainer.loaders.steps_per_epoch,
             "steps": trainer.total_steps,
             "plan": list(_plan_of(prepared, trainer)),
+            **_stages_of(prepared, trainer),
             "first_batch": {name: round(value, 4) for name, value in zip(scalars, means, strict=True)},
         }
     finally:

@@ -119,6 +119,12 @@ def split_batch(batch_size: int, world_size: int, accumulate: int) -> int:
     return batch_size // shares
 
 
+def planned_steps(train: TrainSettings, steps_per_epoch: int) -> int:
+    """Returns how many optimizer steps the settings ask for."""
+    steps = train.epochs * steps_per_epoch
+    return steps if train.max_steps is None else min(steps, train.max_steps)
+
+
 def is_due(interval: str, step: int, steps_per_epoch: int) -> bool:
     """True where ``interval`` ends with optimizer step number ``step`` (the first is 1)."""
     if interval == "never":

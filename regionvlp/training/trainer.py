@@ -35,7 +35,7 @@ from regionvlp.training.optim import build_optimizer, lr_at
 from regionvlp.training.randomness import random_state, restore_random_state, seed_everything, undisturbed
 from regionvlp.training.scalars import StepScalars
 from regionvlp.training.screen import Screen
-from regionvlp.training.settings import OptimSettings, TrainSettings, is_due
+from regionvlp.training.settings import OptimSettings, TrainSettings, is_due, planned_steps
 from regionvlp.training.step import Gradients
 from regionvlp.training.timer import StepTimer
 from regionvlp.weights.modules import DamagedCheckpointError, load_weights
@@ -99,9 +99,7 @@ class Trainer:
         self.train, self.optim, self.run_dir = train, optim, run_dir
         self.loaders = RoundRobin(loaders, train.samples_per_epoch, train.epoch)
         self.stage, self.start = stage, start
-        self.planned = train.epochs * self.loaders.steps_per_epoch  # steps of this stage
-        if train.max_steps is not None:
-            self.planned = min(self.planned, train.max_steps)
+        self.planned = planned_steps(train, self.loaders.steps_per_epoch)  # of this stage
         if optim.warmup_steps >= self.planned:
             raise ConfigError(
                 f"optim.warmup_steps {optim.warmup_steps}: the run ends after {self.planned} steps, before its "
