@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import constants
 from hub_server import TOKEN, Hub, hub_serving
+from huggingface_hub import constants
 
 import regionvlp
 from regionvlp.errors import InputError
