@@ -190,9 +190,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         close_world(world)
 
 
-def _trainer(
-    prepared: Prepared, world: World, run_dir: Path, *, start: int = 0, best: Best | None = None
-) -> Trainer:
+def _trainer(prepared: Prepared, world: World, run_dir: Path, *, start: int = 0, best: Best | None = None) -> Trainer:
     config, data = prepared.config, data_of(prepared.datasets, prepared.held_out, prepared.stage)
 
     def save_extra(folder: Path) -> None:
@@ -202,7 +200,7 @@ def _trainer(
 
     return Trainer(
         prepared.system,
-        loaders_of(prepared.datasets, config, world),
+        loaders_of(prepared.datasets, config, world, prepared.stage),
         config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,
