@@ -17,8 +17,8 @@ from regionvlp.search.encoders.base import Encoder
 from regionvlp.search.encoders.opening import open_encoder
 from regionvlp.search.folder import CONTENTS_NAME, MANIFEST_NAME, Contents
 from regionvlp.search.index import Index, open_index
-from regionvlp.search.words import Words
 from regionvlp.search.writer import IndexWriter
+from search.contents import content
 from search.worlds import OBJECTS, WORLD, sentence_encoder, video, write_segments, write_shards
 
 opened_once = functools.cache(open_encoder)
@@ -30,25 +30,6 @@ def build(out: Path, *shards: Path, encoders: list[str], prune: bool = False) ->
         index_shards(writer, ShardClips(shards), prune=prune)
         writer.finish()
     return writer
-
-
-def content(folder: Path) -> dict[str, object]:
-    """All that a search can see, by clip: equal for equal indexes, however they came about."""
-    index = open_index(folder)
-    rows = {}
-    for row in np.flatnonzero(index.live):
-        segment, inside = index._place(int(row))
-        evidence = segment.evidence(inside)
-        vectors = [
-            segment.array(f"pooled-{k}.npy")[inside].tobytes() for k, r in enumerate(index.manifest.encoders) if r.width
-        ]
-        rows[segment.clip(inside).clip_id] = (
-            segment.clip(inside),
-            segment.look(inside),
-            {name: np.asarray(value).tolist() for name, value in vars(evidence).items()},
-            vectors,
-        )
-    return {"rows": rows, "words": Words(folder).texts(), "null": index.contents.null, "unread": index.contents.unread}
 
 
 @pytest.fixture
