@@ -74,7 +74,7 @@ def command(
     documents = []
     for text in asked:
         answers = opened.search(text, top, like=like, folder=folder, after=since, rerank=not no_rerank)
-        _say(answers, console)
+        _say(answers, console, like)
         documents.append(answers.to_dict())
     if queries_from is None:
         _export(answers, cut, edl, html, console)
@@ -109,11 +109,12 @@ def _lines(path: Path) -> list[str]:
     return asked
 
 
-def _say(answers: Answers, console: Console) -> None:
+def _say(answers: Answers, console: Console, like: str | None) -> None:
     likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
     unlikely = answers.present < UNLIKELY
     say = "probably not in these videos" if unlikely else "found"
-    console.print(f'"{_short(answers.query)}": {say} ({likely})', markup=False)
+    asked = f'"{_short(answers.query)}": {say} ({likely})' if like is None else f"{answers.query}:"
+    console.print(asked, markup=False)
     for note in answers.notes:
         console.print(f"  {note}", markup=False)
     for rank, result in enumerate(answers.results, start=1):

@@ -48,7 +48,7 @@ class ShardTokens:
             state = "hold another state of" if held else "no longer hold"
             raise InputError(
                 f"the shards of the index {state} '{clip.clip_id}'",
-                "run 'regionvlp index' again, or leave --from-shards out",
+                "make the index anew with --tokens, or leave --from-shards out",
             )
         return held[0].read(clip)
 

@@ -29,7 +29,7 @@ from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
 from regionvlp.search.segment import Segment
-from regionvlp.search.words import Words
+from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
 SAME_MEANING = 0.98  # cosine of copies
@@ -153,6 +153,7 @@ class Index:
             notes.append(
                 f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
             )
+        notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
         names = [record.name for record in self.manifest.encoders]
@@ -382,6 +383,16 @@ def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segme
                 raise
             generation = contents.generation
     raise ShardError(f"{folder} changes faster than it can be opened", "try again in a moment")
+
+
+def _about(query: str) -> list[str]:
+    """What one should know of a query to judge what it finds."""
+    count = len(tokens(query))
+    if query.strip() and not count:
+        return ["no word in the query: what comes first does so by chance"]
+    if count > MOST_WORDS:
+        return [f"a query of {count:,} words: encoders may read no more than its beginning"]
+    return []
 
 
 def _without(ranking: Ranked, rows: set[int]) -> Ranked:

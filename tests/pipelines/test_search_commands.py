@@ -71,6 +71,13 @@ def test_a_folder_of_videos_becomes_an_index_and_follows_it(
     assert (said["added"], said["gone"]) == (4, 1)
     said = asked(capsys, *index, "--prune", "--discard-regions")
     assert (said["added"], said["removed"], said["clips"]) == (0, 1, 6)
+    moved = videos.rename(tmp_path / "moved")
+    assert run([*map(str, search := ("search", out, "right half", "--top", "1", "--cut", tmp_path / "cuts"))]) == 0
+    assert "is not where it was, and was not cut" in capsys.readouterr().out
+    index = (*index[:2], moved, *index[3:])
+    assert asked(capsys, *index, "--discard-regions")["added"] == 0
+    assert run([*map(str, search)]) == 0
+    assert "1 clip cut into" in capsys.readouterr().out
     # What it has become is what it would be if it were made now.
     asked(capsys, *index[:4], tmp_path / "fresh", *OPTIONS)
     tables = [regionvlp.open_index(folder).clips for folder in (out, tmp_path / "fresh")]

@@ -102,7 +102,7 @@ class Arena:
             attack.kills.append(phase(out))
             attack.faults += _unreadable(out)
         code = self._run(arguments, log)
-        attack.faults += [f"the last run ended with {code}"] if code else self._differences(out, wanted)
+        attack.faults += [f"the last run ended with {code}"] if code else self._differences(way, out, wanted)
         if not attack.faults:
             shutil.rmtree(out)
             log.unlink()
@@ -119,13 +119,16 @@ class Arena:
             if not fresh.exists():
                 assert self._run(self._arguments(source, fresh), out.with_suffix(".log")) == 0
             self._wanted[way] = content(fresh)
-            assert not self._differences(out, self._wanted[way])
+            assert not self._differences(way, out, self._wanted[way])
             shutil.rmtree(out)
         return self._wanted[way], self._durations[way]
 
-    def _differences(self, out: Path, wanted: dict[str, object]) -> list[str]:
+    def _differences(self, way: str, out: Path, wanted: dict[str, object]) -> list[str]:
         faults = differences(wanted, content(out))
-        return faults + [f"{name} was left behind" for name in left_behind(out)]
+        left = left_behind(out)
+        if way == "videos, discarded":
+            left += [path.name for path in (out / "regions").iterdir() if path.is_dir()]
+        return faults + [f"{name} was left behind" for name in left]
 
     def _arguments(self, way: str, out: Path) -> list[str]:
         source, _, how = way.partition(", ")

@@ -252,6 +252,8 @@ def test_queries_of_every_kind_are_answered(shards: Path, tmp_path: Path, encode
         answers = index.search(query, top=5)
         assert len(answers.results) == 5
         assert 0 < answers.present < 1
+    assert "no word in the query" in index.search("👍👍👍").notes[0]
+    assert "a query of 2,500 words" in index.search("dog " * 2500).notes[0]
     for query in ("", " \n\t"):
         with pytest.raises(InputError, match="empty"):
             index.search(query)
