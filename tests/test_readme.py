@@ -344,7 +344,8 @@ def test_python_in_the_library_manual_runs(workplace: Path, monkeypatch: pytest.
     tokens = {name: torch.randn(3, 5, 8, requires_grad=True) for name in ("regions", "words")}
     pooled = {name: torch.randn(3, 8, requires_grad=True) for name in ("clips", "captions")}
     masks = {name: torch.ones(3, 5, dtype=torch.bool) for name in ("region_mask", "word_mask")}
+    names: dict[str, Any] = {}
     for piece in pieces:
-        names: dict[str, Any] = {**tokens, **pooled, **masks}
+        names |= {**tokens, **pooled, **masks}
         exec(compile(piece, "README.md", "exec"), names)
     assert all(tensor.grad is not None for tensor in (*tokens.values(), *pooled.values()))
