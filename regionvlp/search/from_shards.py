@@ -39,8 +39,8 @@ class ShardTokens:
             return []
         made = encoder.encode_clips([self._read(clip) for clip in clips])
         assert made.tokens is not None, f"{encoder.name} has no tokens"
-        parts = (made.tokens.astype(np.float16), made.mask, made.frames, made.slots)
-        return [StoredTokens(*row) for row in zip(*parts, strict=True)]
+        parts = [getattr(made, name) for name in ("mask", "frames", "slots")]
+        return [StoredTokens(*row) for row in zip(made.tokens.astype(np.float16), *parts, strict=True)]
 
     def _read(self, clip: Clip) -> ClipInput:
         held = self._held.get(clip.clip_id)

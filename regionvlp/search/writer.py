@@ -161,7 +161,7 @@ class IndexWriter:
             segments = {names[name]: count for name, count in contents.segments.items()}
             dropped = {names[name]: rows for name, rows in contents.dropped.items()}
             self._publish(replace(contents, segments=segments, dropped=dropped))
-            self._places = {clip_id: (names[name], *rest) for clip_id, (name, *rest) in self._places.items()}
+            self._places = {clip_id: (names[place[0]], *place[1:]) for clip_id, place in self._places.items()}
 
     def finish(self) -> None:
         """Joins small segments in the order of their ids, and measures what sentences score that have nothing to find.
