@@ -1,0 +1,53 @@
+"""Runs killed at random moments end with the weights, the log and the checkpoints of one that nobody disturbed."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from kills import PHASES, Kill, kills
+from small_world import CLIPS, small_config, write_captions, write_shards
+
+from regionvlp.config import merge
+
+
+def two_sources(folder: Path) -> Path:
+    """Two sources in turn, dropout, an evaluation every epoch and a checkpoint every two steps."""
+    config = small_config(folder)
+    write_shards(folder / "more", clips=24, seed=1)
+    texts = [f"the other thing {i} stands still" for i in range(24)]
+    first = config["data"]["sources"][0]
+    second = {"captions": str(write_captions(folder / "more.csv", texts)), "shards": str(folder / "more")}
+    assert CLIPS == 16
+    train = {"epochs": 6, "max_steps": None, "save_every": "2 steps", "eval_every": "1 epoch", "log_every": 1}
+    changes = {
+        "data": {"sources": [first, second]},
+        "model": {"text": {"dropout": 0.1}},
+        "train": {**train, "keep": 2},
+        "eval": {"source": first},
+    }
+    path = folder / "two.yaml"
+    path.write_text(yaml.safe_dump(merge(config, changes)))
+    return path
+
+
+def check(found: list[Kill]) -> None:
+    faults = [kill for kill in found if kill.faults]
+    assert not faults, f"{len(faults)} of {len(found)} runs ended otherwise: {faults}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_few_killed_runs_end_like_an_undisturbed_one(tmp_path: Path) -> None:
+    check(list(kills(two_sources(tmp_path), tmp_path / "runs", number=4, seed=1)))
+
+
+@pytest.mark.slow
+def test_two_hundred_killed_runs_end_like_an_undisturbed_one(tmp_path: Path) -> None:
+    found = list(kills(two_sources(tmp_path), tmp_path / "runs", number=200))
+    check(found)
+    phases = Counter(kill.phase for kill in found)
+    assert all(phases[phase] for phase in PHASES), f"some moments were never met: {phases}"
+    sys.stderr.write(f"\nkilled: {dict(phases)}; resumed from {len({kill.step for kill in found})} different steps\n")
