@@ -156,7 +156,7 @@ _held: WeakSet[RunLock] = WeakSet()
 
 
 def _let_go() -> None:
-    """Loader processes, which live on for seconds when the run is killed, inherit its files, and would hold its lock."""
+    """Loader processes outlive a killed run by seconds, and would hold its lock, since they inherit its files."""
     for lock in _held:
         lock.__exit__()
 
