@@ -20,8 +20,8 @@ from regionvlp.pipelines.cli import run
 from regionvlp.training.config import run_config
 from regionvlp.training.logbook import read_log
 from regionvlp.training.preparing import prepare
-from regionvlp.training.run import check_out
-from regionvlp.training.saving import latest
+from regionvlp.training.run import check_out, train
+from regionvlp.training.saving import latest, path_of
 
 
 @pytest.fixture
@@ -125,6 +125,37 @@ def test_a_run_says_what_happens(world: dict[str, Any], tmp_path: Path, caplog: 
     regionvlp.train(merge(evaluated, {"train": {"max_steps": 6}}), tmp_path / "run")
     assert "resumed from step 4 of 6" in caplog.text
     assert "planned with 4 steps and now has 6: with schedule cosine the learning rate goes on at" in caplog.text
+
+
+def test_a_copy_of_a_run_that_is_not_whole_goes_on_from_what_is(
+    world: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="regionvlp")
+    kept = merge(world, {"train": {"keep": 9}})
+    regionvlp.train(merge(kept, {"train": {"max_steps": 4}}), tmp_path / "run")
+    (path_of(tmp_path / "run", 4) / "tokenizer.json").unlink()
+    regionvlp.train(kept, tmp_path / "run")
+    assert "step-00000004 is damaged, trying the one before: " in caplog.text
+    assert "tokenizer.json is missing" in caplog.text
+    assert "resumed from step 2 of 6" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_disappears_ends_the_run_by_its_name(
+    world: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    config = run_config(merge(world, {"train": {"workers": workers}, "data": {"unreadable": 0.9}}))
+    prepared = prepare(config)
+    (tmp_path / "shards" / "shard-00000.h5").unlink()
+    with pytest.raises(InputError, match=r"cannot read .*shard-00000\.h5: No such file"):
+        train(config, tmp_path / "run", prepared=prepared)
+    assert "left out" not in caplog.text
+
+
+def test_a_folder_that_no_run_can_be_in_is_one_line(world: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*file/run: Not a directory"):
+        regionvlp.train(world, tmp_path / "file" / "run")
 
 
 def test_a_second_process_is_refused_while_the_first_trains(world: dict[str, Any], tmp_path: Path) -> None:
