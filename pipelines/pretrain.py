@@ -115,7 +115,7 @@ def _train(
 
 def _next_steps(config: RunConfig, run_dir: Path) -> list[str]:
     """Commands that go on from a trained run, whole where the configuration says on what."""
-    held_out = config.eval.source
+    held_out = config.evaluated
     measured = "" if held_out else " --annotations FILE --shards FOLDER"
     shards = (held_out or config.data.sources[0]).shards
     return [

@@ -32,6 +32,11 @@ class SourceSettings(Config):
         shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
+        batch_size: of its steps, where sources take turns; null takes ``train.batch_size``.
+        weight: how much of a mixed batch it gives, against the others; null takes its size.
+        subset: the share of its clips that is trained on, chosen by their ids: a smaller one lies within a larger one.
+        held_out: the share of its clips that is kept from training, in this and every other source, and evaluated on;
+            for runs without ``eval.source``, and in one source only.
     """
 
     captions: AbsolutePath
@@ -42,6 +47,10 @@ class SourceSettings(Config):
     shards: ShardPlace
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
+    batch_size: int | None = Field(default=None, ge=1)
+    weight: float | None = Field(default=None, gt=0)
+    subset: float | None = Field(default=None, gt=0, le=1)
+    held_out: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ClipSettings(Config):

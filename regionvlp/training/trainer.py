@@ -35,7 +35,7 @@ from regionvlp.training.optim import build_optimizer, lr_at
 from regionvlp.training.randomness import random_state, restore_random_state, seed_everything, undisturbed
 from regionvlp.training.scalars import StepScalars
 from regionvlp.training.screen import Screen
-from regionvlp.training.settings import OptimSettings, TrainSettings, is_due
+from regionvlp.training.settings import OptimSettings, TrainSettings, is_due, planned_steps
 from regionvlp.training.step import Gradients
 from regionvlp.training.timer import StepTimer
 from regionvlp.weights.modules import DamagedCheckpointError, load_weights
@@ -71,6 +71,8 @@ class Trainer:
         logbook: None for no log; only the main process writes.
         evaluate: given the system in evaluation mode, without gradients, on the main process; returns metrics by name.
         save_extra: writes further files into a checkpoint's folder.
+        stage: of the run, from 0; schedule, epochs and their ends count from its first step.
+        start: optimizer steps that earlier stages took. best: their best evaluation.
 
     Raises:
         ConfigError: settings that this machine, the system or the data cannot fulfil.
@@ -88,22 +90,24 @@ class Trainer:
         logbook: Logbook | None = None,
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         save_extra: Callable[[Path], None] | None = None,
+        stage: int = 0,
+        start: int = 0,
+        best: Best | None = None,
     ) -> None:
         self.world = world or World(device=pick_device(train.device))
         self.system = system.to(self.world.device)
         self.train, self.optim, self.run_dir = train, optim, run_dir
-        self.loaders = RoundRobin(loaders, train.samples_per_epoch)
-        self.total_steps = train.epochs * self.loaders.steps_per_epoch
-        if train.max_steps is not None:
-            self.total_steps = min(self.total_steps, train.max_steps)
-        if optim.warmup_steps >= self.total_steps:
+        self.loaders = RoundRobin(loaders, train.samples_per_epoch, train.epoch)
+        self.stage, self.start = stage, start
+        self.planned = planned_steps(train, self.loaders.steps_per_epoch)  # of this stage
+        if optim.warmup_steps >= self.planned:
             raise ConfigError(
-                f"optim.warmup_steps {optim.warmup_steps}: the run ends after {self.total_steps} steps, before its "
+                f"optim.warmup_steps {optim.warmup_steps}: the run ends after {self.planned} steps, before its "
                 "learning rate is reached",
-                f"set optim.warmup_steps to less than {self.total_steps}",
+                f"set optim.warmup_steps to less than {self.planned}",
             )
-        self.step = 0  # optimizer steps done
-        self.best: Best | None = None
+        self.step = start  # optimizer steps done
+        self.best = best
         self._since_best = 0  # evaluations
         self._logbook = logbook if self.world.is_main else None
         self._evaluate, self._save_extra = evaluate, save_extra
@@ -141,6 +145,16 @@ class Trainer:
         return Outcome(self.step, self.total_steps, self.best, patience is not None)
 
     @property
+    def total_steps(self) -> int:
+        """The step that the stage ends with."""
+        return self.start + self.planned
+
+    @property
+    def _done(self) -> int:
+        """Steps of this stage that are done."""
+        return self.step - self.start
+
+    @property
     def _ended(self) -> bool:
         return self.step >= self.total_steps or self._patience_is_over
 
@@ -157,7 +171,7 @@ class Trainer:
         """
         with self._naming_memory(len(parts)):
             self.optimizer.zero_grad(set_to_none=True)
-            rate = lr_at(self.step, self.optim, self.loaders.steps_per_epoch, self.total_steps)
+            rate = lr_at(self._done, self.optim, self.loaders.steps_per_epoch, self.planned)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             scalars = self._gradients.add(parts)
@@ -167,8 +181,8 @@ class Trainer:
             self.optimizer.step()
         self.step += 1
         self.system.after_step(self.step)
-        if self.step % self.loaders.steps_per_epoch == 0:
-            self.system.after_epoch(self.step // self.loaders.steps_per_epoch)
+        if self._done % self.loaders.steps_per_epoch == 0:
+            self.system.after_epoch(self._done // self.loaders.steps_per_epoch)
         return scalars
 
     def _naming_memory(self, parts: int) -> AbstractContextManager[None]:
@@ -187,7 +201,9 @@ class Trainer:
         """
         return {
             "step": self.step,
-            "total_steps": self.total_steps,
+            "stage": self.stage,
+            "start": self.start,
+            "total_steps": self.planned,
             "scalars": self._scalars.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "loaders": self.loaders.state_dict(),
@@ -206,20 +222,21 @@ class Trainer:
         self.loaders.load_state_dict(state["loaders"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scalars.load_state_dict(state["scalars"])
-        self.step = state["step"]
+        assert self.stage == state.get("stage", 0), "the run opens the stage that its checkpoint is of"
+        self.step, self.start = state["step"], state.get("start", 0)
         self.best = Best(**state["best"]) if state["best"] else None
-        self._say_if_the_rate_jumps(state.get("total_steps", self.total_steps))
+        self._say_if_the_rate_jumps(state.get("total_steps", self.planned))
         self._evaluated, self._random = state["evaluated"], state["random"]
         self._since_best = state.get("since_best", 0)
 
     def _say_if_the_rate_jumps(self, planned: int) -> None:
         """A schedule that reads the length of the run means something else for a run that became longer or shorter."""
-        then, now = (lr_at(self.step, self.optim, self.loaders.steps_per_epoch, n) for n in (planned, self.total_steps))
+        then, now = (lr_at(self._done, self.optim, self.loaders.steps_per_epoch, n) for n in (planned, self.planned))
         if then != now and self.world.is_main:
             logger.warning(
                 "the run was planned with %d steps and now has %d: with schedule %s the learning rate goes on at %.3g "
                 "instead of %.3g",
-                planned, self.total_steps, self.optim.schedule, now, then,
+                planned, self.planned, self.optim.schedule, now, then,
             )  # fmt: skip
 
     def resume(self, candidates: Sequence[Path]) -> None:
@@ -284,7 +301,7 @@ class Trainer:
         with self._timer.measure("compute"):  # the copy waits for the GPU
             values = self._scalars.take()
         lap = self._timer.lap()
-        epoch = self.step / self.loaders.steps_per_epoch
+        epoch = self._done / self.loaders.steps_per_epoch
         rate = self.optimizer.param_groups[0]["lr"]
         left_out = {"data/left_out": float(self.loaders.left_out)} if self.loaders.left_out else {}
         values = {"epoch": epoch, "lr": rate, **values, **left_out, **lap}
@@ -294,17 +311,17 @@ class Trainer:
 
     def _look_after(self) -> None:
         """Evaluates and writes a checkpoint where the step calls for it."""
-        if self.step == 0:
+        if self._done == 0:
             return
         length, at_end = self.loaders.steps_per_epoch, self.step == self.total_steps
         wanted = self._evaluate is not None and self.train.eval_every != "never" and self._evaluated != self.step
-        if wanted and (at_end or is_due(self.train.eval_every, self.step, length)):
+        if wanted and (at_end or is_due(self.train.eval_every, self._done, length)):
             self._judge(self._metrics())
             if self._saved == self.step:
                 # This evaluation failed before, and the checkpoint written then knows nothing of it.
                 self._save(again=True)
         is_best = self.best is not None and self.best.step == self.step
-        if self._ended or is_best or is_due(self.train.save_every, self.step, length):
+        if self._ended or is_best or is_due(self.train.save_every, self._done, length):
             self._save()
 
     def _heed(self) -> None:
