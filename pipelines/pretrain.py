@@ -73,6 +73,7 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
+    from regionvlp.training.interrupts import nothing_to_save
     from regionvlp.training.preparing import prepare
     from regionvlp.training.run import check_out, describe, train
 
@@ -80,7 +81,8 @@ def _train(
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
     logger = logging.getLogger("regionvlp")
     logger.setLevel(logging.WARNING if is_main else logging.ERROR)
-    prepared = prepare(config)
+    with nothing_to_save():
+        prepared = prepare(config)
     run_dir = out or Path("runs") / config_path.stem
     chosen: Literal["auto", "never"] | Path = (
         "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)

@@ -21,6 +21,21 @@ SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def nothing_to_save() -> Iterator[None]:
+    """Within the block SIGUSR1, which would end the process, does nothing, but in the block of an :class:`Interrupts`.
+
+    For what lies around the steps: data is opened, a model built, and all that was learnt is saved.
+    """
+    caught = SAVE is not None and threading.current_thread() is threading.main_thread()
+    before = signal.signal(SAVE, signal.SIG_IGN) if caught else None
+    try:
+        yield
+    finally:
+        if caught:
+            signal.signal(SAVE, before)
+
+
 class Interrupts:
     """Within the block signals set flags, which wait for the end of the step.
 

@@ -81,7 +81,6 @@ class Logbook:
                 board.close()
         threading.excepthook = self._excepthook
 
-
     def _unless_of_the_board(self, failure: threading.ExceptHookArgs) -> None:
         """TensorBoard writes in a thread, whose traceback says nothing that the next :meth:`write` does not say."""
         if not type(failure.thread).__module__.startswith("tensorboard"):

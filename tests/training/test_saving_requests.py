@@ -20,7 +20,7 @@ from regionvlp.errors import ConfigError
 from regionvlp.training import saving as checkpoint
 from regionvlp.training import trainer as trainer_module
 from regionvlp.training.config import run_config
-from regionvlp.training.interrupts import SAVE, Interrupts
+from regionvlp.training.interrupts import SAVE, Interrupts, nothing_to_save
 from regionvlp.training.logbook import read_log
 from regionvlp.training.memory import OutOfMemoryError, naming_workers
 from regionvlp.training.sense import check_settings
@@ -99,6 +99,18 @@ def test_no_request_is_lost_or_heeded_twice() -> None:
         assert interrupts.take_save()
         assert not interrupts.take_save()
         assert not interrupts.stop
+
+
+def test_a_warning_before_the_first_step_ends_nothing() -> None:
+    assert SAVE is not None
+    before = signal.getsignal(SAVE)
+    with nothing_to_save():
+        os.kill(os.getpid(), SAVE)
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), SAVE)
+            assert interrupts.take_save()
+        os.kill(os.getpid(), SAVE)
+    assert signal.getsignal(SAVE) == before
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["while it runs", "before it begins"])
