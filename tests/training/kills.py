@@ -97,6 +97,43 @@ def result_of(run: Path) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Trace:
+    """One run that got a signal, and the end that it came to.
+
+    Attributes:
+        signal: its name; none for the run that nobody disturbed.
+        codes: exit codes of the commands that it took.
+        resumed: the step that the second of them began with; 0 where one was enough.
+        losses: at the first and at the last step. weights: SHA-256 of the last ones.
+    """
+
+    signal: str
+    codes: tuple[int, ...]
+    resumed: int
+    losses: tuple[float, float]
+    weights: str
+
+
+def traces(config: Path, folder: Path) -> Iterator[Trace]:
+    """A run as it is, and one for each signal, which comes once there is a checkpoint."""
+    folder.mkdir()
+    with ForkServer(IMPORTS) as server:
+        runs = _Runs(server, config, folder / "said.txt")
+        for name in ("", "SIGTERM", "SIGUSR1", "SIGKILL"):
+            run = folder / (name or "undisturbed")
+            codes, resumed = [runs.signalled(run, name)], 0
+            if codes[0] != 0:
+                newest = latest(run)
+                assert newest is not None
+                resumed = step_of(newest)
+                runs.finish(run)
+                codes.append(0)
+            found = result_of(run)
+            losses = [value for line in found["log"] for key, value in line.items() if key.endswith("/loss")]
+            yield Trace(name, tuple(codes), resumed, (losses[0], losses[-1]), found["weights"])
+
+
 class _Runs:
     """Starts ``regionvlp pretrain`` for one configuration."""
 
@@ -111,6 +148,19 @@ class _Runs:
         """Trains to the end, from where the run stands."""
         code = self._server.wait(self.start(run, workers), PATIENCE)
         assert code == 0, f"exit code {code}: {self._log.read_text()[-2000:]}"
+
+    def signalled(self, run: Path, name: str) -> int:
+        """Starts a run and sends a signal once it has a checkpoint; returns its exit code."""
+        pid = self.start(run)
+        deadline = time.monotonic() + PATIENCE
+        while name and latest(run) is None:
+            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
+            time.sleep(0.01)
+        if name:
+            os.kill(pid, signal.Signals[name])
+        code = self._server.wait(pid, PATIENCE)
+        assert code is not None
+        return code
 
     def kill(self, run: Path, seconds: float, workers: int) -> bool:
         """Starts a run and kills its main process after a time; False where the run was faster."""

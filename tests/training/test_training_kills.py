@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kills import PHASES, Kill, kills
+from kills import PHASES, Kill, kills, traces
 from small_world import CLIPS, small_config, write_captions, write_shards
 
 from regionvlp.config import merge
@@ -40,7 +40,23 @@ def check(found: list[Kill]) -> None:
     assert not faults, f"{len(faults)} of {len(found)} runs ended otherwise: {faults}"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+
+
+def test_signals_change_nothing_of_a_run(tmp_path: Path) -> None:
+    """Shown with ``-s``: exit codes, the step resumed from, first and last loss, the weights."""
+    whole, *others = traces(two_sources(tmp_path), tmp_path / "runs")
+    for trace in (whole, *others):
+        first, last = trace.losses
+        codes = " then ".join(map(str, trace.codes))
+        sys.stderr.write(
+            f"{trace.signal or 'none':8} exit {codes:10} resumed from {trace.resumed:2} "
+            f"losses {first:.6f} .. {last:.6f} weights {trace.weights[:12]}\n"
+        )
+        assert (trace.losses, trace.weights) == (whole.losses, whole.weights)
+    assert [trace.codes for trace in (whole, *others)] == [(0,), (130, 0), (0,), (-9, 0)]
+
+
 def test_a_few_killed_runs_end_like_an_undisturbed_one(tmp_path: Path) -> None:
     check(list(kills(two_sources(tmp_path), tmp_path / "runs", number=3, seed=1)))
 
