@@ -52,11 +52,3 @@ class Framing:
         seen = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
         return inside, seen
 
-
-def grid_boxes(rows: int, columns: int, size: tuple[int, int]) -> Boxes:
-    """[rows * columns, 4] float32: the cells of a grid over a frame of (height, width), row by row."""
-    height, width = size
-    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-    corners = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], -1).reshape(-1, 4)
-    boxes: Boxes = (corners * np.array([width, height, width, height])).astype(np.float32)
-    return boxes
