@@ -48,7 +48,7 @@ def index_shards(
     source: ShardClips,
     *,
     prune: bool = False,
-    thumbnails: Thumbnails = lambda clips: [b""] * len(clips),
+    thumbnails: Thumbnails | None = None,
     on_plan: Callable[[int, int], None] = lambda total, todo: None,
     on_clips: Callable[[int], None] = lambda count: None,
 ) -> Built:
@@ -57,7 +57,7 @@ def index_shards(
     Args:
         writer: of the index. source: the clips.
         prune: take out the clips that the shards no longer hold.
-        thumbnails: makes a small JPEG of each clip, or nothing.
+        thumbnails: makes a small JPEG of each clip that comes without pictures; None to keep none at all.
         on_plan: called once, with the number of clips and of those to encode.
         on_clips: called after each batch with its size.
 
@@ -86,7 +86,7 @@ def add_clips(
     clips: Sequence[Clip],
     built: Built,
     *,
-    thumbnails: Thumbnails = lambda clips: [b""] * len(clips),
+    thumbnails: Thumbnails | None = None,
     on_clips: Callable[[int], None] = lambda count: None,
 ) -> list[tuple[Clip, VideoError]]:
     """Reads, encodes and adds clips, a batch at a time; counts them in ``built``.
@@ -100,7 +100,7 @@ def add_clips(
 
     def encode() -> None:
         if waiting:
-            done.append(writer.encoded(_with_thumbnails(waiting, thumbnails)))
+            done.append(writer.encoded(_with_thumbnails(waiting, thumbnails) if thumbnails else waiting))
             built.added += len(waiting)
             on_clips(len(waiting))
             waiting.clear()

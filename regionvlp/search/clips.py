@@ -296,15 +296,15 @@ class VideoClips:
     """Clips that are listed, with their frames and nothing else.
 
     Args:
-        clips: all of them. source: of their frames.
+        clips: all of them. source: of their frames. grid: see :class:`ClipInput`.
 
     Attributes:
         most: see :class:`ClipInput`.
     """
 
-    def __init__(self, clips: Sequence[Clip], source: PictureSource) -> None:
-        self._clips, self._source = list(clips), source
-        self.most = (source.count, GRID * GRID)
+    def __init__(self, clips: Sequence[Clip], source: PictureSource, grid: int = GRID) -> None:
+        self._clips, self._source, self._grid = list(clips), source, grid
+        self.most = (source.count, grid * grid)
 
     def clips(self) -> list[Clip]:
         """All clips."""
@@ -316,7 +316,8 @@ class VideoClips:
             if isinstance(pictures, VideoError):
                 yield pictures
             else:
-                yield ClipInput(ended(clip, pictures.frame_time), (), (), pictures=pictures, most=self.most)
+                known = ended(clip, pictures.frame_time)
+                yield ClipInput(known, (), (), pictures=pictures, most=self.most, grid=self._grid)
 
 
 def ended(clip: Clip, frame_time: NDArray[np.float64]) -> Clip:

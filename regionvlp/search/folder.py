@@ -79,6 +79,8 @@ class IndexManifest:
         if len(mine) != len(theirs):
             return f"the encoders {', '.join(mine)}, not {', '.join(theirs)}"
         for here, there in zip(self.encoders, other.encoders, strict=True):
+            if here.identity != there.identity and here.name == there.name and "@" in here.place + there.place:
+                return f"the encoder {here.name} as {here.place}, and it is {there.place} now"
             if here.identity != there.identity:
                 key = next(
                     key for key in here.identity | there.identity if here.identity.get(key) != there.identity.get(key)

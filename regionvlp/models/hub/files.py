@@ -164,11 +164,13 @@ def _of_hub(name: str, revision: str) -> ModelFiles:
             tokenizer = path.parent if part == _TOKENIZER else tokenizer
     except Unreachable as error:
         raise WeightsError(
-            f"the model {name} is not here, and cannot be fetched: {error.message}",
-            f"where there is a network: regionvlp weights fetch hub:{name} --to DIR; then name hub:DIR here",
+            f"{name} is not in the Hub's cache, and cannot be fetched: {error.message.partition(', and')[0]}",
+            f"where there is a network: regionvlp weights fetch hub:{name} --to DIR; here, name hub:DIR",
         ) from None
     except WeightsError as error:
-        raise InputError(f"there is no model {name} on the Hub that can be read: {error.message}", error.hint) from None
+        raise InputError(
+            f"the Hub gives no model {name}: {error.message}", "check the name, or name a folder"
+        ) from None
     return ModelFiles(layout, config.parent, weights, tokenizer, name, commit)
 
 

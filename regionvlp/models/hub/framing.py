@@ -51,4 +51,3 @@ class Framing:
         inside = np.clip(placed, 0, np.array([self.width, self.height] * 2, np.float32)).astype(np.float32)
         seen = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
         return inside, seen
-

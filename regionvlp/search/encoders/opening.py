@@ -9,16 +9,16 @@ from regionvlp.errors import InputError
 from regionvlp.search.encoders.base import Encoder
 from regionvlp.search.folder import EncoderRecord
 
-LABELS = "labels"
+LABELS, HUB = "labels", "hub"
 
 
 def open_encoder(name: str, device: str = "cpu") -> Encoder:
     """Opens an encoder.
 
     Args:
-        name: ``labels`` (words), ``labels:FOLDER_OR_NAME`` (words joined to a sentence, read by a sentence encoder), or
-            the folder of a checkpoint or run.
-        device: where a checkpoint runs.
+        name: ``hub:FOLDER_OR_NAME`` (a model of pictures and sentences), ``labels`` (words), ``labels:FOLDER_OR_NAME``
+            (words joined to a sentence, read by a sentence encoder), or the folder of a checkpoint or run.
+        device: where models run.
 
     Raises:
         InputError: there is no such encoder, or what it names is none. WeightsError: its weights cannot be read.
@@ -35,9 +35,14 @@ def open_encoder(name: str, device: str = "cpu") -> Encoder:
         if not rest:
             raise InputError(f"--encoder {name} names no sentence encoder", "write labels:FOLDER, or labels alone")
         return LabelSentences(open_sentence_encoder(rest), name)
+    if kind == HUB and colon:
+        from regionvlp.search.encoders.hub import open_hub_encoder
+
+        return open_hub_encoder(name, device)
     if not Path(name).is_dir():
         raise InputError(
-            f"there is no encoder '{name}'", "write labels, labels:FOLDER_OR_NAME, or the folder of a checkpoint or run"
+            f"there is no encoder '{name}'",
+            "write hub:FOLDER_OR_NAME, labels, labels:FOLDER_OR_NAME, or the folder of a checkpoint or run",
         )
     from regionvlp.search.encoders.checkpoint import open_checkpoint_encoder
 
@@ -55,13 +60,14 @@ def open_again(record: EncoderRecord, given: Sequence[str] = (), device: str = "
         InputError: it is not where it was, or is another one than the index was made with.
     """
     kind = record.name.partition(":")[0]
-    usual = f"{LABELS}:{record.place}" if kind == LABELS and record.place else record.place or record.name
+    prefix = f"{kind}:" if kind in (LABELS, HUB) else ""
+    usual = f"{prefix}{record.place}" if record.place else record.name
     for name in (*given, usual):
-        gone = name == usual and record.place and not Path(record.place).exists()
-        if gone:
+        place = Path(record.place)
+        if name == usual and place.is_absolute() and not place.exists():
             raise InputError(
                 f"the encoder {record.name} of the index is no longer at {record.place}",
-                f"say where it is now: --encoder {'labels:' if kind == LABELS else ''}FOLDER",
+                f"say where it is now: --encoder {prefix}FOLDER",
             )
         encoder = open_encoder(name, device)
         if encoder.identity() == record.identity:

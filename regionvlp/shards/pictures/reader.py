@@ -131,7 +131,7 @@ class FrameReader(Mapping[str, CachedVideo]):
         for shard in self._files:
             with self._reading(shard) as file:
                 for row in file.read(columns=["video_id", "checksum"]).to_pylist():
-                    found[row["video_id"]] = f"{xxh3_64_intdigest(repr(row['checksum'])):016x}"
+                    found[row["video_id"]] = f"{xxh3_64_intdigest(np.array(row['checksum'], np.uint64).tobytes()):016x}"
         return found
 
     def plan(self) -> PlanTable | None:
