@@ -209,6 +209,11 @@ class Index:
         segment, inside = self._place(row)
         return segment.clip(inside)
 
+    def evidence(self, row: int) -> Evidence:
+        """The regions of a row, or the cells that stand for them."""
+        segment, inside = self._place(row)
+        return segment.evidence(inside)
+
     def thumbnail(self, row: int) -> bytes:
         """The small JPEG of a row; empty where there is none."""
         segment, inside = self._place(row)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 import regionvlp
-from regionvlp.errors import InputError
+from regionvlp.errors import InputError, WeightsError
 from regionvlp.models.hub.opening import open_joint_model
 from regionvlp.pipelines.cli import run
 from regionvlp.search.clips import Clip, ClipInput, VideoClips
@@ -227,3 +227,76 @@ def test_windows_share_the_frames_that_they_have_in_common(
     assert alone.pooled is not None
     assert together.pooled is not None
     np.testing.assert_allclose(together.pooled[1], alone.pooled[0], atol=1e-5)
+
+
+def test_the_bench_compares_encoders_on_ones_own_videos(
+    videos: Path, model: Path, clip_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (videos / "broken.mp4").unlink()
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(
+        "video_id,word,x1,y1,x2,y2\nred.png,wall,0,0,60,40\nred.png,wall,1,1,2,2\nblue.png,corner,0,0,15,10\n"
+    )
+    names = [f"hub:{folder}" for folder in (model, clip_model)]
+    given = [part for name in names for part in ("--encoder", name)]
+    bench = ["bench", "encoders", "--videos", str(videos), "--queries", str(_queries(tmp_path)), "--boxes", str(boxes)]
+    assert run([*bench, *given, "--json", str(tmp_path / "bench.json"), "--keep", str(tmp_path / "kept")]) == 0
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert [one["encoder"] for one in found["encoders"]] == names
+    for number, one in enumerate(found["encoders"]):
+        assert one["queries"] == 5
+        assert one["clips"] == 7
+        point = one["pointing"]
+        assert point["words"] == 2
+        assert point["chance"] == pytest.approx(100 * (1 + 1 / 16) / 2)
+        assert point["inside"] >= 50  # any box lies on a wall that is everywhere
+        stored = tmp_path / "kept" / f"index-{number}"
+        size = sum(path.stat().st_size for path in stored.glob("segment-*/*"))
+        assert one["bytes_per_clip"] == pytest.approx(size / 7)
+        asked = ["eval", "index", str(stored), "--queries", str(_queries(tmp_path)), "--json", str(tmp_path / "e.json")]
+        assert run(asked) == 0
+        assert json.loads((tmp_path / "e.json").read_text())["t2v"]["R1"] == one["recall"]["R1"]
+    capsys.readouterr()
+    boxes.write_text("video_id,word,x1,y1,x2,y2\nred.png,wall,9,0,1,40\n")
+    assert run([*bench, *given]) == 2
+    assert "there is no such box" in capsys.readouterr().err
+
+
+def test_the_end_of_a_long_sentence_is_not_lost_in_silence(
+    videos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    indexed(capsys, "--videos", videos, "--encoder", f"hub:{model}", *WINDOWS, "--out", tmp_path / "i")
+    index = regionvlp.open_index(tmp_path / "i")
+    (note,) = index.search("dog water " * 40).notes
+    assert note == f"hub:{model} reads 64 tokens, and not the end of the query"
+    assert not index.search("a dog").notes
+    for odd in ("\U0001f600", "...", "\u0441\u043e\u0431\u0430\u043a\u0430", "x" * 10_000):
+        assert index.search(odd).results
+
+
+def test_an_index_of_another_revision_is_refused(
+    videos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    place = tmp_path / "cache" / "models--tiny--model"
+    commits = ("a" * 40, "b" * 40)
+    shutil.copytree(model, place / "snapshots" / commits[0])
+    hub_models.siglip(place / "snapshots" / commits[1], second=True, seed=3)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commits[0])
+    options = ("--videos", videos, *WINDOWS, "--out", tmp_path / "i")
+    indexed(capsys, *options, "--encoder", "hub:tiny/model")
+    (place / "refs" / "main").write_text(commits[1])
+    assert run([*map(str, ("index", *options)), "--encoder", "hub:tiny/model"]) == 2
+    error = capsys.readouterr().err
+    assert f"tiny/model@{commits[0]}" in error
+    assert error.count("\n") == 1
+    # The index is asked, and gone on with, in the revision that it was made with.
+    assert regionvlp.open_index(tmp_path / "i").search("a dog").results
+    assert indexed(capsys, *options, "--encoder", f"hub:tiny/model@{commits[0]}")["added"] == 0
+    shutil.rmtree(place / "snapshots" / commits[0])
+    with pytest.raises(WeightsError, match="is not in the Hub's cache"):
+        regionvlp.open_index(tmp_path / "i").search("a dog")
+    given = regionvlp.open_index(tmp_path / "i", encoders=[f"hub:{model}"])
+    assert given.search("a dog").results

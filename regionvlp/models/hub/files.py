@@ -80,7 +80,7 @@ def find_model(name_or_folder: str) -> ModelFiles:
         InputError: there is no such folder or name, or it lacks a part. WeightsError: the Hub cannot be asked.
     """
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    if name_or_folder and folder.is_dir():
         return _of_folder(folder.absolute())
     name, _, revision = name_or_folder.partition("@")
     if not _NAME.fullmatch(name) or name.startswith("."):
@@ -106,7 +106,8 @@ def bundle(files: ModelFiles, to: Path) -> list[Path]:
     try:
         to.mkdir(parents=True, exist_ok=True)
         source = to / SOURCE
-        if (read_json(source) != about) if source.is_file() else any(to.iterdir()):
+        others = read_json(source).get("files") != about["files"] if source.is_file() else any(to.iterdir())
+        if others:
             raise InputError(f"{to} is not empty, and holds something else", "name a new folder with --to")
         with replacing(source) as temporary:
             temporary.write_text(document_text(about), encoding="utf-8")
