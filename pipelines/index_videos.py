@@ -36,7 +36,7 @@ from regionvlp.search.folder import Unread, writing
 from regionvlp.search.pictures import Decoding
 from regionvlp.search.shots import check_installed, shots
 from regionvlp.search.thumbnails import Thumbnails
-from regionvlp.search.windows import WHOLE, Stretch, windows
+from regionvlp.search.windows import WHOLE, frames_in, windows
 from regionvlp.search.writer import IndexWriter
 from regionvlp.store.files import replacing
 from regionvlp.video.find import IMAGE_SUFFIXES, VideoFile
@@ -48,6 +48,7 @@ _PART = pa.schema(
         pa.field("start", pa.float64()),
         pa.field("end", pa.float64()),
         pa.field("stamp", pa.string()),
+        pa.field("frames", pa.int32()),  # that are looked at
     ]
 )
 
@@ -144,9 +145,9 @@ class VideoIndexing:
         with ProgressBar("look at files", "files", "files") as bar:
             bar.begin(len(files))
             for file, cut in zip(files, self._cut(files), strict=True):
-                for start, end in cut:
+                for start, end, frames in cut:
                     clip_id = file.video_id if len(cut) == 1 else f"{file.video_id}@{start:g}s"
-                    rows.append((file.video_id, clip_id, start, end, stamp_of(file)))
+                    rows.append((file.video_id, clip_id, start, end, stamp_of(file), frames))
                 bar.advance(1, 1)
         columns = zip(zip(*rows, strict=True), _PART, strict=True)
         table = pa.Table.from_arrays([pa.array(values, field.type) for values, field in columns], schema=_PART)
@@ -156,15 +157,19 @@ class VideoIndexing:
             pq.write_table(table, temporary)
         return name
 
-    def _cut(self, files: Sequence[VideoFile]) -> Iterator[list[Stretch]]:
-        """The clips of each file; a picture, and a file that does not tell how long it is, is one."""
+    def _cut(self, files: Sequence[VideoFile]) -> Iterator[list[tuple[float, float | None, int]]]:
+        """The clips of each file: start, end, and how many frames are looked at.
+
+        A picture, and a file that does not tell how long it is, is one.
+        """
         of_video = [file.path for file in files if file.path.suffix.lower() not in IMAGE_SUFFIXES]
         if self.by_shots:
-            found = (cut or WHOLE for cut in shots(of_video, self.window, self.stride))
+            found = ((None, cut or WHOLE) for cut in shots(of_video, self.window, self.stride))
         else:
-            found = (windows(length, self.window, self.stride) for length in durations(of_video))
+            found = ((length, windows(length, self.window, self.stride)) for length in durations(of_video))
         for file in files:
-            yield WHOLE if file.path.suffix.lower() in IMAGE_SUFFIXES else next(found)
+            length, cut = (None, WHOLE) if file.path.suffix.lower() in IMAGE_SUFFIXES else next(found)
+            yield [(*stretch, frames_in(stretch, length, self.window, self.frames)) for stretch in cut]
 
     def _list(self, part: str) -> Path:
         return self.out / REGIONS / f"{part}.parquet"
@@ -185,7 +190,9 @@ class VideoIndexing:
         with ExitStack() as stack:
             looking = None
             if any(encoder.reads_pictures for encoder in self.encoders):
-                looking = stack.enter_context(Decoding(self.frames, self.device.partition(":")[0]))
+                # Regions were found in as many frames of every clip.
+                fewer = {} if self._reads_regions else {row["clip_id"]: row.get("frames", self.frames) for row in rows}
+                looking = stack.enter_context(Decoding(self.frames, self.device.partition(":")[0], fewer))
             source: ShardClips | VideoClips
             if self._reads_regions:
                 source = self._extracted(part, shards, root, config, looking)

@@ -6,7 +6,7 @@ In: clips. Out: :class:`Pictures` of each, in order, or the error why there are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +67,14 @@ class Decoding:
     """Decodes in processes of their own, a few clips ahead of whoever takes them. Use it as a context manager.
 
     Args:
-        count: frames of a clip, spread evenly. beside: ``cuda`` or ``cpu``, what computes meanwhile: beside a GPU all
-            processors decode, beside an encoder on the CPU a quarter of them do.
+        count: frames of a clip, spread evenly.
+        beside: ``cuda`` or ``cpu``, what computes meanwhile: beside a GPU all processors decode, beside an encoder on
+            the CPU a quarter of them do.
+        fewer: frames of clips that have fewer, by id.
     """
 
-    def __init__(self, count: int, beside: str = "cpu") -> None:
-        self.count = count
+    def __init__(self, count: int, beside: str = "cpu", fewer: Mapping[str, int] | None = None) -> None:
+        self.count, self._fewer = count, fewer or {}
         workers = max(1, usable_cpus() // (_DECODING_SHARE if beside == "cpu" else 1))
         self._pool = DecodePool(workers, time_limit=TIME_LIMIT)
 
@@ -97,7 +99,8 @@ class Decoding:
             message = f"the file of {clip.clip_id!r} is not where it was"
             return VideoError(message, stage="open", reason="missing-file", transient=True)
         end = clip.end if clip.end > clip.start else None
-        return self._pool.submit(Path(clip.path), self.count, start=clip.start, end=end)
+        count = self._fewer.get(clip.clip_id, self.count)
+        return self._pool.submit(Path(clip.path), count, start=clip.start, end=end)
 
 
 def _taken(found: Future[DecodedVideo] | VideoError) -> Pictures | VideoError:
