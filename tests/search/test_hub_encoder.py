@@ -290,7 +290,7 @@ def test_an_index_of_another_revision_is_refused(
     (place / "refs" / "main").write_text(commits[1])
     assert run([*map(str, ("index", *options)), "--encoder", "hub:tiny/model"]) == 2
     error = capsys.readouterr().err
-    assert f"tiny/model@{commits[0]}" in error
+    assert f"--encoder hub:tiny/model@{commits[0]} goes on with it" in error
     assert error.count("\n") == 1
     # The index is asked, and gone on with, in the revision that it was made with.
     assert regionvlp.open_index(tmp_path / "i").search("a dog").results
