@@ -80,7 +80,7 @@ class IndexManifest:
             return f"the encoders {', '.join(mine)}, not {', '.join(theirs)}"
         for here, there in zip(self.encoders, other.encoders, strict=True):
             if here.identity != there.identity and here.name == there.name and "@" in here.place + there.place:
-                goes_on = f"--encoder {here.name.partition(':')[0]}:{here.place} goes on with it"
+                goes_on = f"--encoder {here.place} goes on with it"
                 return f"the encoder {here.name} as it was at {here.place}, and now it is {there.place} ({goes_on})"
             if here.identity != there.identity:
                 key = next(

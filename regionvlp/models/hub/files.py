@@ -18,6 +18,7 @@ from typing import Any
 from regionvlp.errors import InputError, WeightsError, first_line
 from regionvlp.store.files import document_text, replacing, sha256_of
 from regionvlp.weights.hub import Unreachable, hub_files
+from regionvlp.weights.hub_models import PREFIX, hub_name
 
 DEFAULT = "timm/PE-Core-S-16-384"
 OPEN_CLIP_CONFIG, CONFIG, SOURCE = "open_clip_config.json", "config.json", "source.json"
@@ -31,7 +32,6 @@ _WEIGHTS = {
     "transformers": ("model.safetensors", "pytorch_model.bin"),
 }  # fmt: skip
 _TOKENIZER_EXTRA = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -82,12 +82,9 @@ def find_model(name_or_folder: str) -> ModelFiles:
     folder = Path(name_or_folder).expanduser()
     if name_or_folder and folder.is_dir():
         return _of_folder(folder.absolute())
-    name, _, revision = name_or_folder.partition("@")
-    if not _NAME.fullmatch(name) or name.startswith("."):
-        raise InputError(
-            f"there is no model at {name_or_folder}", "name its folder, or owner/name of the Hub, such as " + DEFAULT
-        )
-    return _of_hub(name, revision or "main")
+    name = hub_name(f"{PREFIX}{name_or_folder}")
+    assert name is not None, "it has the prefix"
+    return _of_hub(name.repo_id, name.revision)
 
 
 def bundle(files: ModelFiles, to: Path) -> list[Path]:

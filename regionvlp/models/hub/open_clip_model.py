@@ -79,9 +79,9 @@ def _built(given: dict[str, Any], folder: Path) -> Any:
     config = dict(given)
     custom = config.pop("custom_text", False)
     text, vision = config["text_cfg"], config.get("vision_cfg")
-    other = "multimodal_cfg" in config or "hf_model_name" in text or not isinstance(vision, dict)
+    other = "multimodal_cfg" in config or "hf_model_name" in text
     # A name with a colon is one of another repository.
-    if other or ":" in str(vision.get("timm_model_name", "")):
+    if other or not isinstance(vision, dict) or ":" in str(vision.get("timm_model_name", "")):
         raise InputError(
             f"{folder} holds a model of another kind than CLIP, SigLIP or PE-Core",
             "name one of these, such as hub:timm/PE-Core-S-16-384",

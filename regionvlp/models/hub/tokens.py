@@ -27,14 +27,15 @@ Finish = Callable[[Tensor], Tensor]
 
 
 class TokenPath(Protocol):
-    """From a tower's states to vectors of boxes.
+    """From a tower's states to vectors of boxes."""
 
-    Attributes:
-        tap: the module whose first input the states are. grid: (h, w).
-    """
+    @property
+    def tap(self) -> nn.Module:
+        """The module whose first input the states are."""
 
-    tap: nn.Module
-    grid: tuple[int, int]
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
 
     def maps(self, states: Tensor) -> Tensor:
         """[B, prefix + N, C] states to a map [B, M, h, w]."""
@@ -60,7 +61,7 @@ def box_vectors(path: TokenPath, maps: Tensor, boxes: list[Tensor], side: tuple[
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,18 @@ class AttentionPool:
     def maps(self, states: Tensor) -> Tensor:
         patches = states[:, states.shape[1] - self.grid[0] * self.grid[1] :]
         heads, width = self.query.shape
-        keys = self.key_norm(self.key(patches).unflatten(2, (heads, width)))
+        keys = self.key_norm(self.key(patches).reshape(*patches.shape[:2], heads, width))
         logits = torch.einsum("bnhd,hd->bnh", keys.float(), self.query.float())
         # The largest of a picture goes out of the exponent: it cancels in the quotient.
         weights = (logits - logits.amax(1, keepdim=True)).exp()
-        weighted = self.value(patches).float().unflatten(2, (heads, width)) * weights[..., None]
+        weighted = self.value(patches).float().reshape(keys.shape) * weights[..., None]
         return _as_map(torch.cat([weighted.flatten(2), weights], 2), self.grid)
 
     def finish(self, averages: Tensor) -> Tensor:
         heads, width = self.query.shape
-        summed, weights = averages.split([heads * width, heads], 1)
+        summed, weights = averages[:, : heads * width], averages[:, heads * width :]
         # Far from what a picture's query looks at, weights may be too small for float32.
-        shares = summed.unflatten(1, (heads, width)) / weights.clamp_min(torch.finfo(torch.float32).tiny)[..., None]
+        shares = summed.reshape(-1, heads, width) / weights.clamp_min(torch.finfo(torch.float32).tiny)[..., None]
         return self.after(shares.flatten(1).to(self.query.dtype))
 
 
@@ -146,9 +147,9 @@ def multihead_pool(
 ) -> AttentionPool:
     """The pool of a :class:`torch.nn.MultiheadAttention` whose query is ``probe`` [C]."""
     width, heads = attention.embed_dim, attention.num_heads
-    query_w, key_w, value_w = attention.in_proj_weight.split(width)
-    query_b, key_b, value_b = attention.in_proj_bias.split(width)
-    query = functional.linear(probe, query_w, query_b).unflatten(0, (heads, width // heads))
+    query_w, key_w, value_w = attention.in_proj_weight.chunk(3)
+    query_b, key_b, value_b = attention.in_proj_bias.chunk(3)
+    query = functional.linear(probe, query_w, query_b).reshape(heads, width // heads)
     return AttentionPool(
         tap=tap,
         grid=grid,

@@ -59,7 +59,7 @@ class HubEncoder:
         """A name of the Hub pinned to its commit, or a folder."""
         files = self._files
         pinned = files.name and files.revision and not (files.folder / "source.json").is_file()
-        return f"{files.name}@{files.revision}" if pinned else str(files.folder)
+        return f"hub:{files.name}@{files.revision}" if pinned else str(files.folder)
 
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
         vectors = self._seen(clips)

@@ -175,8 +175,8 @@ def test_what_is_no_model_is_refused_in_one_line(
     ("name", "words"),
     [
         ("hub:tiny/none", "tiny/none is not in the Hub's cache, and cannot be fetched: HF_HUB_OFFLINE is set"),
-        ("hub:nowhere", "there is no model at nowhere"),
-        ("hub:", "there is no model at"),
+        ("hub:nowhere", "'hub:nowhere' names no repository of the hub"),
+        ("hub:", "'hub:' names no repository of the hub"),
     ],
 )
 def test_a_name_without_a_model_is_one_line(
