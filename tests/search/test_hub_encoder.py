@@ -267,8 +267,7 @@ def test_the_end_of_a_long_sentence_is_not_lost_in_silence(
 ) -> None:
     indexed(capsys, "--videos", videos, "--encoder", f"hub:{model}", *WINDOWS, "--out", tmp_path / "i")
     index = regionvlp.open_index(tmp_path / "i")
-    (note,) = index.search("dog water " * 40).notes
-    assert note == f"hub:{model} reads 64 tokens, and not the end of the query"
+    assert f"hub:{model} reads 64 tokens, and not the end of the query" in index.search("dog water " * 40).notes
     assert not index.search("a dog").notes
     for odd in ("\U0001f600", "...", "\u0441\u043e\u0431\u0430\u043a\u0430", "x" * 10_000):
         assert index.search(odd).results
