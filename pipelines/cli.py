@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "regionvlp.pipelines.profile.command",
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
+    "push": ("regionvlp.pipelines.push", "Share a trained model on the Hugging Face hub."),
     "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),

@@ -201,7 +201,8 @@ def _say(out: Path, built: Built, writer: IndexWriter, console: Console) -> None
         console.print(f"  failed: {failure.video_id}: {failure.message}", markup=False)
     if len(contents.unread) > 10:
         console.print(f"  and {len(contents.unread) - 10:,} more failed")
-    console.print(f'now ask: regionvlp search {out} "a dog jumps into the water"', markup=False)
+    if contents.rows:
+        console.print(f'now ask: regionvlp search {out} "a dog jumps into the water"', markup=False)
 
 
 def _bytes(folder: Path) -> int:

@@ -70,7 +70,7 @@ class VideoIndexing:
 
         Args:
             prune: take out the clips of files that are gone.
-            discard: delete the shards of a part once it is indexed.
+            discard: delete the shards that are indexed.
 
         Raises:
             InputError, ConfigError, WeightsError, ShardError: the user's mistakes, and a disk that refuses.
@@ -93,15 +93,18 @@ class VideoIndexing:
             with writing(self.out):
                 (self.out / REGIONS).mkdir(exist_ok=True)
             for part in self._interrupted(writer):
-                self._part(part, root, config, writer, built, discard)
+                self._part(part, root, config, writer, built)
             todo = self._todo(files, writer)
             held = sum(map(len, writer.files.values())) - built.added
             self.console.print(f"{many(len(files), 'file')}; {len(todo):,} new, changed or to be tried again")
             if todo:
-                self._part(self._settled(todo, writer), root, config, writer, built, discard)
+                self._part(self._settled(todo, writer), root, config, writer, built)
             built.kept = max(0, held - built.removed)
             self._gone(files, writer, built, prune)
+            writer.relocate({file.video_id: str(file.path.absolute()) for file in files})
             writer.finish()
+            for part in writer.contents.done if discard else ():
+                shutil.rmtree(self.out / REGIONS / part, ignore_errors=True)
         return built, writer
 
     def _config(self) -> ExtractConfig:
@@ -165,9 +168,7 @@ class VideoIndexing:
         names = sorted(path.stem for path in (self.out / REGIONS).glob("part-*.parquet"))
         return [name for name in names if name not in writer.contents.done]
 
-    def _part(
-        self, part: str, root: Path, config: ExtractConfig, writer: IndexWriter, built: Built, discard: bool
-    ) -> None:
+    def _part(self, part: str, root: Path, config: ExtractConfig, writer: IndexWriter, built: Built) -> None:
         """Extracts and indexes a part, or what is left of it."""
         rows = pq.read_table(self._list(part)).to_pylist()
         stamps = {row["clip_id"]: row["stamp"] for row in rows}
@@ -203,8 +204,6 @@ class VideoIndexing:
         others = [row for row in writer.contents.unread if row.video_id not in files]
         writer.note(unread=[*others, *self._failed(clips, rows)])
         writer.note(done={*writer.contents.done, part})
-        if discard:
-            shutil.rmtree(shards, ignore_errors=True)
 
     def _failed(self, clips: ShardClips, rows: list[dict[str, object]]) -> list[Unread]:
         """A row for each file of which a clip failed: that of its first one."""

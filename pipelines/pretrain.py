@@ -40,7 +40,7 @@ def command(**options: Any) -> int:
 
 
 @click.command("finetune")
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run whose weights to start from.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint, run, or hub:NAME to start from.")
 @_options
 def finetune(**options: Any) -> int:
     """Train on from the weights of a checkpoint (--init, or 'init' in the configuration)."""

@@ -18,6 +18,11 @@ ShardPlace = Annotated[
 ]
 """A shard folder: a path, or an address such as ``s3://bucket/shards``."""
 
+CheckpointPlace = Annotated[
+    str, BeforeValidator(lambda place: place if str(place).startswith("hub:") else str(Path(place).absolute()))
+]
+"""A checkpoint's or run's folder, or the name of a shared one such as ``hub:owner/name@revision``."""
+
 
 class SourceSettings(Config):
     """One set of captioned videos.

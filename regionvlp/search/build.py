@@ -58,6 +58,7 @@ def index_shards(
     built = Built(kept=len(clips) - len(todo))
     on_plan(len(clips), len(todo))
     add_clips(writer, source, todo, built, thumbnails=thumbnails, on_clips=on_clips)
+    writer.relocate({clip.video_id: clip.path for clip in clips if clip.path})
     gone = stamps.keys() - {clip.clip_id for clip in clips}
     if prune:
         built.removed += writer.remove(gone)

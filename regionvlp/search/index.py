@@ -22,13 +22,14 @@ from regionvlp.errors import InputError, ShardError
 from regionvlp.regions import cast_features
 from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
 from regionvlp.search.clips import Clip
-from regionvlp.search.encoders.base import Encoder, Floats, Query
+from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
 from regionvlp.search.folder import Contents, IndexManifest, Unread
+from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
 from regionvlp.search.segment import Segment
-from regionvlp.search.words import Words
+from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
 SAME_MEANING = 0.98  # cosine of copies
@@ -43,14 +44,18 @@ class Index:
         folder: the index.
         encoders: names that stand for encoders that were moved since, see :func:`open_index`.
         device: where checkpoints run.
+        from_shards: where no tokens are stored, make them of the shards.
 
     Attributes:
         manifest, contents: what it is, and what of it counts.
     """
 
-    def __init__(self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu") -> None:
+    def __init__(
+        self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+    ) -> None:
         self.folder, self._given, self._device = folder, tuple(encoders), device
         self.manifest = IndexManifest.read(folder)
+        self._shards = ShardTokens(folder, self.manifest) if from_shards else None
         self.contents, self._segments = _opened(folder, self.manifest)
         self._starts = np.cumsum([0, *(segment.rows for segment in self._segments)])
         self.live = np.ones(int(self._starts[-1]), np.bool_)
@@ -74,9 +79,16 @@ class Index:
         """The encoders, opened at the first query.
 
         Raises:
-            InputError: one is gone, or is another one than the index was made with.
+            InputError: one is gone, or is another one than the index was made with; or none has the tokens that
+                ``from_shards`` asks for.
         """
-        return [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        opened = [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        if self._shards is not None and not any(encoder.has_tokens for encoder in opened):
+            names = ", ".join(encoder.name for encoder in opened)
+            raise InputError(
+                f"there is nothing to make of the shards: {names} compares no tokens", "leave --from-shards out"
+            )
+        return opened
 
     @cached_property
     def clips(self) -> pa.Table:
@@ -113,7 +125,7 @@ class Index:
             like: a moment of the index to find others like: ``clip.mp4@12s``, or ``photo.jpg``.
             folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
             after: only files that changed after that moment, seconds since 1970.
-            rerank: compare the first hundred token by token, where tokens are stored.
+            rerank: compare the first hundred token by token, where there are tokens.
 
         Raises:
             InputError: there is nothing to search for or in. ShardError: a file of the index is damaged.
@@ -137,6 +149,11 @@ class Index:
         found = self._moments(ranking, top)
         best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
         present = self._present(best) if like is None else 1.0
+        if self._made_again(first):
+            notes.append(
+                f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
+            )
+        notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
         names = [record.name for record in self.manifest.encoders]
@@ -229,17 +246,31 @@ class Index:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
         ranked = self._galleries[k].best(query.pooled, depth, allowed)
-        if not (first and record.tokens and query.about):
+        if not (first and query.about and len(ranked)):
             return ranked
         rows = ranked.rows[:first]
-        stored = [segment.tokens(k, inside) for segment, inside in map(self._place, rows.tolist())]
-        tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
-        if not stored:
+        stored = self._tokens(k, rows.tolist())
+        if stored is None:
             return ranked
+        tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
         pooled = self._galleries[k].vectors(rows)
         known = cast_features(np.stack(tokens), np.float32)
         scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
         return reranked(ranked, scores)
+
+    def _tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
+        """The tokens of encoder ``k`` of some rows; None where there are none."""
+        if self.manifest.encoders[k].tokens:
+            places = map(self._place, rows)
+            return [tokens for segment, row in places if (tokens := segment.tokens(k, row)) is not None]
+        if self._shards is None or not self.encoders[k].has_tokens:
+            return None
+        return self._shards.of(self.encoders[k], [self.clip(row) for row in rows])
+
+    def _made_again(self, first: int) -> bool:
+        """Whether any encoder's tokens were made anew for a search."""
+        pairs = zip(self.encoders, self.manifest.encoders, strict=True)
+        return bool(first) and self._shards is not None and any(e.has_tokens and not r.tokens for e, r in pairs)
 
     def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
         """The clips that hold words of the query; behind them, all others with a score of 0."""
@@ -298,8 +329,10 @@ class Index:
         weights: Floats | None = None
         for k, query in enumerate(queries):
             words = words or query.words
-            stored = segment.tokens(k, inside)
-            weights = self.encoders[k].word_weights(query, evidence, stored) if query.words else None
+            stored = self._tokens(k, [moment.row]) if query.words else None
+            weights = (
+                self.encoders[k].word_weights(query, evidence, stored[0] if stored else None) if query.words else None
+            )
             if weights is not None and (np.nan_to_num(weights) > 0).any():
                 words = query.words
                 break
@@ -317,18 +350,22 @@ class Index:
         )
 
 
-def open_index(folder: str | os.PathLike[str], *, encoders: Sequence[str] = (), device: str = "cpu") -> Index:
+def open_index(
+    folder: str | os.PathLike[str], *, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+) -> Index:
     """Opens an index for searching.
 
     Args:
         folder: what ``regionvlp index --out`` made.
         encoders: where its encoders are now, if they were moved: ``labels:FOLDER``, or the folder of a checkpoint.
         device: where checkpoints run.
+        from_shards: re-rank the first hundred also where no tokens are stored: their regions are read from the shards
+            and encoded at every query, which takes seconds.
 
     Raises:
         InputError: the folder is no index. ShardError: it is damaged, or of another version.
     """
-    return Index(Path(folder).absolute(), encoders, device)
+    return Index(Path(folder).absolute(), encoders, device, from_shards)
 
 
 def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segment]]:
@@ -346,6 +383,16 @@ def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segme
                 raise
             generation = contents.generation
     raise ShardError(f"{folder} changes faster than it can be opened", "try again in a moment")
+
+
+def _about(query: str) -> list[str]:
+    """What one should know of a query to judge what it finds."""
+    count = len(tokens(query))
+    if query.strip() and not count:
+        return ["no word in the query: what comes first does so by chance"]
+    if count > MOST_WORDS:
+        return [f"a query of {count:,} words: encoders may read no more than its beginning"]
+    return []
 
 
 def _without(ranking: Ranked, rows: set[int]) -> Ranked:

@@ -17,7 +17,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,11 @@ class Rows:
             for part, dtype in _TOKEN_PARTS if record.tokens else ():
                 arrays[f"{part}-{k}.npy"] = getattr(made, part)[order].astype(dtype)
         return cls(pa.Table.from_pylist(clips, CLIPS_SCHEMA), pa.Table.from_pylist(evidence, EVIDENCE_SCHEMA), arrays)
+
+    def at(self, paths: Mapping[str, str]) -> Rows:
+        """The same, of files that lie at these paths, by video id; those that are not named lie where they lay."""
+        found = pa.array(_paths(self.clips, paths), pa.string())
+        return Rows(self.clips.set_column(CLIPS_SCHEMA.names.index("path"), "path", found), self.evidence, self.arrays)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -205,6 +210,10 @@ class Segment:
         """The table of clips."""
         return self._table(CLIPS)
 
+    def moved(self, paths: Mapping[str, str]) -> bool:
+        """Whether any of its files lies elsewhere than at these paths, by video id."""
+        return _paths(self.clips, paths) != self.clips.column("path").to_pylist()
+
     @cached_property
     def _evidence(self) -> pa.Table:
         return self._table(EVIDENCE)
@@ -276,6 +285,11 @@ class Segment:
             yield Rows(
                 self.clips.take(chosen), self._evidence.take(chosen), {name: arrays[name][chosen] for name in names}
             )
+
+
+def _paths(clips: pa.Table, paths: Mapping[str, str]) -> list[str]:
+    known = zip(clips.column("video_id").to_pylist(), clips.column("path").to_pylist(), strict=True)
+    return [paths.get(video_id, before) for video_id, before in known]
 
 
 def _evidence_row(item: ClipInput) -> dict[str, Any]:

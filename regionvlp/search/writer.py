@@ -143,6 +143,26 @@ class IndexWriter:
         if any(getattr(self.contents, name) != value for name, value in changes.items()):
             self._publish(replace(self.contents, **changes))
 
+    def relocate(self, paths: Mapping[str, str]) -> None:
+        """Notes where files lie that lay elsewhere: absolute paths by video id; those that are not named stay.
+
+        Raises:
+            ShardError: the disk refuses; the index is as before.
+        """
+        contents, number, names = self.contents, self._next_number(), dict[str, str]()
+        for name, count in contents.segments.items():
+            names[name] = name
+            segment = Segment(self._folder, name, self.records)
+            if segment.moved(paths):
+                pieces = (piece.at(paths) for piece in segment.pieces(np.arange(count)))
+                names[name], _ = write_segment(self._folder, number, pieces)
+                number += 1
+        if any(name != now for name, now in names.items()):
+            segments = {names[name]: count for name, count in contents.segments.items()}
+            dropped = {names[name]: rows for name, rows in contents.dropped.items()}
+            self._publish(replace(contents, segments=segments, dropped=dropped))
+            self._places = {clip_id: (names[place[0]], *place[1:]) for clip_id, place in self._places.items()}
+
     def finish(self) -> None:
         """Joins small segments in the order of their ids, and measures what sentences score that have nothing to find.
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from regionvlp.config import Config, known_keys, merge, read_yaml, validate
-from regionvlp.data.settings import AbsolutePath, DataSettings, RegionDataSettings, SourceSettings
+from regionvlp.data.settings import CheckpointPlace, DataSettings, RegionDataSettings, SourceSettings
 from regionvlp.errors import ConfigError, nearest
 from regionvlp.losses.settings import LossSettings
 from regionvlp.models.settings import DualEncoderSettings, Inflation
@@ -90,14 +90,15 @@ class RunConfig(Config):
 
     Attributes:
         task: which system, a key of :data:`RUN_CONFIGS`.
-        init: a checkpoint folder whose weights (and tokenizer) the run starts from. Resuming a run is another thing.
+        init: a checkpoint folder, or ``hub:owner/name@revision``, whose weights (and tokenizer) the run starts from.
+            Resuming a run is another thing.
         inflation: how its temporal embedding becomes one of more frames, see
             :func:`regionvlp.models.inflation.inflate_frames`.
         stages: one after another in one run; none is one stage, of the run's own settings.
     """
 
     task: str
-    init: AbsolutePath | None = None
+    init: CheckpointPlace | None = None
     inflation: Inflation = "zeros"
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings

@@ -206,7 +206,7 @@ def _trainer(prepared: Prepared, world: World, run_dir: Path, *, start: int = 0,
 
     return Trainer(
         prepared.system,
-        loaders_of(prepared.datasets, config, world),
+        loaders_of(prepared.datasets, config, world, prepared.stage),
         config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,

@@ -35,12 +35,15 @@ from regionvlp.store.files import (
     temporary_path,
 )
 from regionvlp.training.best import Best
+from regionvlp.weights.hub_models import fetch_folder, hub_name
 from regionvlp.weights.modules import WEIGHTS, DamagedCheckpointError, save_weights
 
 STATE = "trainer_state.pt"
 CONFIG = "config.yaml"
 FILES = "files.json"
 BEST = "best.json"
+# What makes a checkpoint to be opened: nothing else is ever taken from the hub.
+SHARED = (WEIGHTS, "config.yaml", "tokenizer.json", "detector.json")
 _NAME = re.compile(r"step-(\d{8,})")
 logger = logging.getLogger(__name__)
 
@@ -106,12 +109,18 @@ def best(run: Path, *, to_resume: bool = True) -> Path | None:
     return next((path for path in checkpoints(run, to_resume=to_resume) if path.name == name), None)
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint folder that ``path`` is, or the best (else newest) one of the run that it is.
+def find_checkpoint(place: str | Path) -> Path:
+    """The checkpoint folder that ``place`` is, or the best (else newest) one of the run that it is.
+
+    Args:
+        place: a folder, or ``hub:owner/name@revision``, which is downloaded into the hub's cache.
 
     Raises:
-        InputError: nothing is there, or it is no checkpoint.
+        InputError: nothing is there, or it is no checkpoint. WeightsError: the hub does not give it.
     """
+    if name := hub_name(place):
+        return fetch_folder(name, SHARED, what="checkpoint of regionvlp")
+    path = Path(place)
     if not path.is_dir():
         raise InputError(f"there is no checkpoint at {path}", "give the folder of a run or of a checkpoint")
     if (path / WEIGHTS).is_file():

@@ -322,7 +322,8 @@ def test_eval_msrvtt_on_the_public_layout(
 
 def test_the_shipped_recipes_are_valid() -> None:
     recipes = resources.files("regionvlp.configs") / "pretrain"
-    for name in ("demovlp_webvid_cc3m.yaml", "demo.yaml"):
+    for name in ("demovlp_webvid_cc3m.yaml", "demovlp_curriculum.yaml", "demo.yaml"):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
-        run_config(values, source=name)
+        for stage in run_config(values, source=name).staged():
+            stage.check_sizes()
