@@ -80,7 +80,8 @@ def _train(
     console = console_for(json_path)
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
     logger = logging.getLogger("regionvlp")
-    logger.setLevel(logging.WARNING if is_main else logging.ERROR)
+    if not is_main:
+        logger.setLevel(logging.ERROR)
     with nothing_to_save():
         prepared = prepare(config)
     run_dir = out or Path("runs") / config_path.stem

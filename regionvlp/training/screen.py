@@ -91,7 +91,7 @@ class Screen:
             self._say("stopped early: %d evaluations without a better one (train.patience)", patience)
         self._say("trained to step %d of %d: %s", step, self._total, spent)
         if best is not None:
-            self._say("best: step %d, %s %.4g", best.step, readable(best.metric), best.value)
+            self._say("best: step %d, %s %.3g", best.step, readable(best.metric), best.value)
 
     def _say(self, text: str, *values: object) -> None:
         if self._speaks:
