@@ -84,8 +84,7 @@ class Answers:
 
     Attributes:
         query: as asked.
-        present: the probability that any answer exists: the share of sentences about other things that score less than
-            this query does.
+        present: the probability that any answer exists, see :mod:`regionvlp.search.presence`.
         results: best first.
         notes: what else there is to say, a line each.
     """
@@ -125,10 +124,3 @@ def word_answers(words: Sequence[str], weights: Floats | None, evidence: Evidenc
         strongest = sorted(boxes, key=lambda box: -box.weight)[:MOST_BOXES]
         answers.append(WordAnswer(word, tuple(sorted(strongest, key=lambda box: box.time))))
     return tuple(answers)
-
-
-def presence(score: float, null: Sequence[float]) -> float:
-    """The share of unrelated sentences that score less, between 0 and 1 but neither of them."""
-    values = np.asarray(null)
-    less = float((values < score).sum()) + float((values == score).sum()) / 2
-    return (less + 0.5) / (len(values) + 1)

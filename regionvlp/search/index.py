@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import cast_features
-from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
+from regionvlp.search.answers import Answers, Copy, Result, word_answers
 from regionvlp.search.clips import Clip, Evidence
 from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
@@ -28,6 +28,7 @@ from regionvlp.search.folder import Contents, IndexManifest, Unread
 from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
+from regionvlp.search.presence import Crowd, Judge, Jury, VectorCrowd, WordCrowd, probability
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
 from regionvlp.search.segment import Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
@@ -46,15 +47,22 @@ class Index:
         encoders: names that stand for encoders that were moved since, see :func:`open_index`.
         device: where checkpoints run.
         from_shards: where no tokens are stored, make them of the shards.
+        opened: its encoders, where they are at hand.
 
     Attributes:
         manifest, contents: what it is, and what of it counts.
     """
 
     def __init__(
-        self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+        self,
+        folder: Path,
+        encoders: Sequence[str] = (),
+        device: str = "cpu",
+        from_shards: bool = False,
+        opened: Sequence[Encoder] = (),
     ) -> None:
         self.folder, self._given, self._device = folder, tuple(encoders), device
+        self._opened = list(opened)
         self.manifest = IndexManifest.read(folder)
         self._shards = ShardTokens(folder, self.manifest) if from_shards else None
         self.contents, self._segments = _opened(folder, self.manifest)
@@ -83,7 +91,7 @@ class Index:
             InputError: one is gone, or is another one than the index was made with; or none has the tokens that
                 ``from_shards`` asks for.
         """
-        opened = [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        opened = self._opened or [open_again(record, self._given, self._device) for record in self.manifest.encoders]
         if self._shards is not None and not any(encoder.has_tokens for encoder in opened):
             names = ", ".join(encoder.name for encoder in opened)
             raise InputError(
@@ -107,6 +115,24 @@ class Index:
             for k, record in enumerate(self.manifest.encoders)
             if record.width
         }
+
+    @cached_property
+    def jury(self) -> Jury:
+        """What says whether anything answers a query, see ``presence``."""
+        files = pc.dictionary_encode(self.clips.column("video_id")).combine_chunks().indices.to_numpy().astype(np.int64)
+        ids = self.clips.column("clip_id").to_pylist() if any(not one.width for one in self.manifest.encoders) else []
+        crowds: list[Crowd] = [
+            VectorCrowd(self._galleries[k], files, self.live)
+            if record.width
+            else WordCrowd(self._words, ids, files, self.live)
+            for k, record in enumerate(self.manifest.encoders)
+        ]
+        return Jury(crowds, files, self.live)
+
+    @cached_property
+    def judges(self) -> Sequence[Judge]:
+        """What the standings of each encoder are worth: stored when an indexing ends, else learnt now."""
+        return self.contents.presence or self.jury.learn(self.encoders)
 
     def search(
         self,
@@ -150,13 +176,13 @@ class Index:
         notes += [note for query in queries for note in query.notes]
         # Of a picture from elsewhere, encoders that do not look know nothing.
         asked = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
-        rankings = [self._ranked(k, queries[k], max(DEPTH, top), allowed, first) for k in asked]
+        coarse = [self._coarse(k, queries[k], max(DEPTH, top), allowed) for k in asked]
+        rankings = [self._fine(k, queries[k], one, first) for k, one in zip(asked, coarse, strict=True)]
         ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
         if like is not None and (row := self._row_or_none(like)) is not None:
             ranking = _without(ranking, {row})
         found = self._moments(ranking, top)
-        best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
-        present = self._present(best) if like is None else 1.0
+        present = 1.0 if like is not None else self._present(queries, coarse, allowed)
         if self._made_again(first):
             notes.append(
                 f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
@@ -180,7 +206,8 @@ class Index:
         encoded = [encoder.encode_queries(list(queries), words=False) for encoder in self.encoders]
         for q in range(len(queries)):
             rankings = [
-                self._ranked(k, mine[q], max(len(self), 1), self.live, rerank) for k, mine in enumerate(encoded)
+                self._fine(k, mine[q], self._coarse(k, mine[q], max(len(self), 1), self.live), rerank)
+                for k, mine in enumerate(encoded)
             ]
             ranking = fused(rankings)[0] if len(rankings) > 1 else rankings[0]
             scores[q, ranking.rows] = ranking.scores
@@ -262,14 +289,17 @@ class Index:
             allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
         return allowed
 
-    def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], first: int) -> Ranked:
-        """The best clips for encoder ``k``, the first of them compared token by token."""
+    def _coarse(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
+        """The best clips for encoder ``k``, by their vectors or words."""
         record = self.manifest.encoders[k]
         if not record.width:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
-        ranked = self._galleries[k].best(query.pooled, depth, allowed)
-        if not (first and query.about and len(ranked)):
+        return self._galleries[k].best(query.pooled, depth, allowed)
+
+    def _fine(self, k: int, query: Query, ranked: Ranked, first: int) -> Ranked:
+        """A ranking whose first clips are compared token by token, where there are tokens."""
+        if not (first and self.manifest.encoders[k].width and query.about and len(ranked)):
             return ranked
         rows = ranked.rows[:first]
         stored = self._tokens(k, rows.tolist())
@@ -358,11 +388,13 @@ class Index:
         labels = [set(segment.evidence(inside).labels) for segment, inside in (self._place(one), self._place(other))]
         return labels[0] == labels[1]
 
-    def _present(self, best: Sequence[float]) -> float:
-        null = self.contents.null
-        if len(null) != len(best):  # the indexing never ended
-            return 0.5
-        return float(np.mean([presence(score, known) for score, known in zip(best, null, strict=True)]))
+    def _present(self, queries: Sequence[Query], rankings: Sequence[Ranked], allowed: NDArray[np.bool_]) -> float:
+        """The probability that anything answers; 0 where no clip fits the filters."""
+        if not allowed.any():
+            return 0.0
+        judges = self.jury.narrowed(self.judges, self.encoders, allowed)
+        parts = zip(judges, self.jury.crowds, queries, rankings, strict=True)
+        return probability([judge.logit(crowd.standing(query, allowed, one)) for judge, crowd, query, one in parts])
 
     def _result(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -93,15 +93,16 @@ class Words:
         # A word that more than half of all clips hold weighs nothing, or less; it still is there.
         return {clip_id: max(float(score), 1e-9) for clip_id, score in rows}
 
-    def texts(self) -> dict[str, str]:
-        """What is filed, by clip."""
+    def texts(self, clip_ids: Sequence[str] | None = None) -> dict[str, str]:
+        """What is filed, by clip: of those that are named, or of all."""
         if not self._path.exists():
             return {}
+        asked = "SELECT clip_id, text FROM clips JOIN labels ON labels.rowid = clips.number"
         with self._open() as table:
-            rows = table.execute(
-                "SELECT clip_id, text FROM clips JOIN labels ON labels.rowid = clips.number"
-            ).fetchall()
-        return dict(rows)
+            if clip_ids is None:
+                return dict(table.execute(asked).fetchall())
+            found = (table.execute(f"{asked} WHERE clip_id = ?", (clip_id,)).fetchone() for clip_id in clip_ids)
+            return dict(row for row in found if row is not None)
 
     def _delete(self, table: sqlite3.Connection, clip_ids: Iterable[str]) -> None:
         for clip_id in clip_ids:
