@@ -43,7 +43,7 @@ class DemoVLP(System):
         self.match = token_match(losses)
         self._same = PAIR_KEYS if losses.duplicates == "mask" else ()
         read = self.match.inputs if self.match else ()
-        self.inputs = DualEncoder.video_keys + DualEncoder.text_keys + read + self._same
+        self.inputs = model.video_keys + model.text_keys + read + self._same
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the encoders; the losses look at their input on the host and bring kernels of their own."""
