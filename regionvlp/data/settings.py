@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.data.formats import CaptionFormat, Queries
@@ -17,6 +17,10 @@ ShardPlace = Annotated[
     str, BeforeValidator(lambda place: place if "://" in str(place) else str(Path(place).absolute()))
 ]
 """A shard folder: a path, or an address such as ``s3://bucket/shards``."""
+
+
+PixelSide = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class SourceSettings(Config):
@@ -79,6 +83,41 @@ class RegionClipSettings(ClipSettings):
     staging_gb: Annotated[float, Field(gt=0), HARMLESS] = 100.0
 
 
+class PixelClipSettings(ClipSettings):
+    """What a clip of pixels is made of.
+
+    Attributes:
+        image_size: side of a frame in pixels, or its height and width; the model's.
+        crop_area: training cuts a rectangle of this share of the frame, drawn between the two once per clip, with a
+            side ratio between 3:4 and 4:3, and makes it as large as the model reads. Tests take the whole central
+            square (or, of a model of oblong frames, the largest such rectangle).
+        flip: probability of a mirrored clip in training.
+        antialias: whether frames are made smaller without aliasing; the public Frozen's models were trained and tested
+            with aliasing.
+        reader: what decodes videos, see :func:`regionvlp.video.read_frames`.
+        time_limit: seconds that decoding one video may take.
+    """
+
+    image_size: PixelSide | tuple[PixelSide, PixelSide] = 224
+    crop_area: tuple[Share, Share] = (0.5, 1.0)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    antialias: bool = True
+    reader: Annotated[Literal["auto", "pyav", "decord", "torchcodec"], HARMLESS] = "auto"
+    time_limit: Annotated[float, Field(gt=0), HARMLESS] = 120.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+    @field_validator("crop_area")
+    @classmethod
+    def _rises(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if given[0] > given[1]:
+            raise ValueError("the smaller share comes first")
+        return given
+
+
 class DataSettings(Config):
     """What a sample is made of; each system's own class says what ``clips`` hold.
 
@@ -108,3 +147,9 @@ class RegionDataSettings(DataSettings):
     """Captions and clips of regions."""
 
     clips: RegionClipSettings = RegionClipSettings()
+
+
+class PixelDataSettings(DataSettings):
+    """Captions and clips of pixels."""
+
+    clips: PixelClipSettings = PixelClipSettings()

@@ -4,8 +4,8 @@ Shape letters: B batch, F frames, R tokens of a frame (its regions, or its patch
 and frames one after another, D width. Tokens that may see each other form a *group*: G groups of S tokens,
 (G, S) = (F, R) for frames, (R, F) for places.
 
-Every mask here is over keys, and CLS is always a key. So a padded region is seen by nobody, a frame whose tokens are all
-padding sees CLS alone, and no softmax is ever empty. Padding still asks (its outputs are computed), because the public
+Every mask here is over keys, and CLS is always a key. So a padded region is seen by nobody, a frame whose tokens are
+all padding sees CLS alone, and no softmax is ever empty. Padding still asks (its outputs are computed), because the public
 form of the region-word losses reads them.
 """
 
@@ -169,7 +169,7 @@ class TimeSformerBlock(nn.Module):
 
     def _over_time(self, tokens_BFRD: Tensor, mask_BFR: Tensor | None) -> Tensor:
         """Each place over the frames. As if the first of the frames were CLS, which masks never hide."""
-        batch, frames, places, _ = tokens_BFRD.shape
+        batch, _, places, _ = tokens_BFRD.shape
         tokens_NFD = self.norm3(tokens_BFRD).transpose(1, 2).flatten(0, 1)
         mask_N1F = None
         if mask_BFR is not None:

@@ -1,4 +1,4 @@
-"""Weights that others trained, to start from: a timm ViT for the video encoder, DistilBERT or BERT for the text encoder.
+"""Weights that others trained, to start from: a timm ViT for the video encoder, DistilBERT or BERT for the other.
 
 In: a file, a folder, or a Hugging Face name. Out: the encoder's own parameters, filled in by name. The sizes always
 come from the config; weights of other sizes are an error that names the first parameter that differs.

@@ -10,8 +10,10 @@ from regionvlp.config import Config
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Deviation = Annotated[float, Field(gt=0)]
-Inflation = Literal["zeros", "interp", "bilinear"]
-"""How the temporal embedding of a checkpoint becomes one of more frames: :mod:`regionvlp.models.inflation`."""
+Inflation = Literal["zeros", "nearest", "interp", "bilinear"]
+"""How the temporal embedding of a checkpoint becomes one of more frames: :mod:`regionvlp.models.inflation`.
+
+``interp`` is what the public code calls ``nearest``."""
 
 
 class RegionEncoderSettings(Config):
@@ -61,8 +63,8 @@ class SpaceTimeSettings(Config):
         patch_size: P, side of a patch.
         width, depth, heads, mlp_ratio: of the transformer.
         frames: M, rows of the temporal embedding, the most frames that can be read.
-        attention: ``frozen`` and ``timesformer`` divide attention into time and space, each with the residual form of its
-            paper; ``joint`` is one attention over all patches of a clip.
+        attention: ``frozen`` and ``timesformer`` divide attention into time and space, each with the residual form of
+            its paper; ``joint`` is one attention over all patches of a clip.
         time_init: where attention over time starts. ``zero_proj``: as a copy of attention over space whose output is
             zero. ``zeros``: as in the public code, where only rounding noise moves it at first. ``random``: drawn.
             TimeSformer knows one start without effect, and ``random``.

@@ -4,8 +4,8 @@ Shape letters: B batch, F frames of a clip, M frames that the model was built fo
 patch, N = (H/P)*(W/P) patches of a frame, T = 1 + F*N tokens with CLS first and frames one after another, D width,
 E joint width.
 
-In: pixels, and which frames are real. Out: :class:`Encoded`, CLS as the clip, every patch as a token. An image is a clip
-of one frame. Parameters of Frozen's form are named as in its public state dict, so a timm ViT's fit by name too.
+In: pixels, and which frames are real. Out: :class:`Encoded`, CLS as the clip, every patch as a token. An image is a
+clip of one frame. Parameters of Frozen's form are named as in its public state dict, so a timm ViT's fit by name too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class SpaceTimeEncoder(nn.Module):
     Reads no file: :func:`regionvlp.models.pretrained.load_image_vit` fills in a pre-trained image model.
 
     Attention over time is drawn, or starts without effect, by ``settings.time_init``. ``zeros`` is the public code's
-    start, and a saddle: what time adds there is one number for all channels, LayerNorm takes a constant off, and so in
-    exact arithmetic queries, keys, values and the output's weight have no gradient at all; training leaves it by rounding
-    noise, each machine in a direction of its own. ``zero_proj`` computes the same at the start, with a gradient from the
+    start, and a saddle: what time adds there is one number for all channels, LayerNorm takes a constant off, and so
+    queries, keys, values and the output's weight have no gradient at all in exact arithmetic; training leaves it by
+    rounding noise, each machine in a direction of its own. ``zero_proj`` computes the same at the start, with a gradient from the
     first step (spec section 1.5).
     """
 

@@ -1,7 +1,8 @@
 """The text encoder: DistilBERT or BERT, ReLU, one linear layer (DemoVLP, section 3.1; Frozen in Time, section 3).
 
 Shape letters: B batch, L tokens of a caption with CLS first and SEP last, W = L - 1 words, E joint width.
-In: token ids and their mask. Out: :class:`Encoded`, CLS as the caption (of BERT, what its pooler makes of it), everything after it as words.
+In: token ids and their mask. Out: :class:`Encoded`, CLS as the caption (of BERT, what its
+pooler makes of it), everything after it as words.
 """
 
 from __future__ import annotations
