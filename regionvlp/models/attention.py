@@ -5,8 +5,8 @@ and frames one after another, D width. Tokens that may see each other form a *gr
 (G, S) = (F, R) for frames, (R, F) for places.
 
 Every mask here is over keys, and CLS is always a key. So a padded region is seen by nobody, a frame whose tokens are
-all padding sees CLS alone, and no softmax is ever empty. Padding still asks (its outputs are computed), because the public
-form of the region-word losses reads them.
+all padding sees CLS alone, and no softmax is ever empty. Padding still asks (its outputs are computed), because the
+public form of the region-word losses reads them.
 """
 
 from __future__ import annotations

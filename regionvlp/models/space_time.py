@@ -46,8 +46,8 @@ class SpaceTimeEncoder(nn.Module):
     Attention over time is drawn, or starts without effect, by ``settings.time_init``. ``zeros`` is the public code's
     start, and a saddle: what time adds there is one number for all channels, LayerNorm takes a constant off, and so
     queries, keys, values and the output's weight have no gradient at all in exact arithmetic; training leaves it by
-    rounding noise, each machine in a direction of its own. ``zero_proj`` computes the same at the start, with a gradient from the
-    first step (spec section 1.5).
+    rounding noise, each machine in a direction of its own. ``zero_proj`` computes the same at the start, with a
+    gradient from the first step (spec section 1.5).
     """
 
     inputs = ("pixels", "frame_mask")
