@@ -15,7 +15,7 @@ from regionvlp.data.draws import Draws
 from regionvlp.data.settings import Sampling
 from regionvlp.errors import ConfigError
 
-FRAME, CAPTION = 0, 1  # what is drawn of a sample, see :meth:`Draws.uniform`
+FRAME, CAPTION, CROP, FLIP = range(4)  # what is drawn of a sample, see :meth:`Draws.uniform`
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class FrameChoice:
 
     frames: int
     sampling: Sampling = "default"
+
+    def places(self, draws: Draws) -> NDArray[np.float64]:
+        """[B, F] where in its segment each frame lies, 0 up to 1, for who does not know yet how many frames there are.
+
+        The same draws as those of :meth:`slots`, with default sampling.
+        """
+        return draws.uniform(FRAME, self.frames)
 
     def slots(
         self, num_frames: ArrayLike, draws: Draws | None = None, starts: ArrayLike | None = None
