@@ -47,14 +47,24 @@ class Logbook:
             self._board = _open_board(self._run / "tensorboard", step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line; it is on its way to the disk when this returns. What is not finite becomes null."""
+        """Appends one line; it is on its way to the disk when this returns. What is not finite becomes null.
+
+        Raises:
+            InputError: it cannot be written: the disk is full.
+        """
         assert self._file is not None, "rewind() first"
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for key, value in values.items():
-                self._board.add_scalar(key, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                for key, value in values.items():
+                    self._board.add_scalar(key, value, step)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the log of {self._run}: {error.strerror or error}",
+                "make room and run the same command again; the last checkpoint is whole",
+            ) from None
 
     def close(self) -> None:
         """Closes the files; a later :meth:`rewind` opens them again."""

@@ -146,7 +146,10 @@ def one_of_many(rank: int, folder: str, wanted: list[Case], world: int) -> None:
 
 
 def differences(folder: Path, wanted: list[Case], world: int = 2) -> dict[Case, tuple[float, float]]:
-    """For each case, by how much the loss, relative to its size from 1 on, and the gradients differ."""
+    """For each case, by how much the loss and the gradients differ, relative to their size from 1 on.
+
+    Roundings of float32 grow with a gradient, and those of steep losses are hundreds.
+    """
     mp.spawn(one_of_many, args=(str(folder), wanted, world), nprocs=world)
     ranks = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
     found: dict[Case, tuple[float, float]] = {}
@@ -159,7 +162,9 @@ def differences(folder: Path, wanted: list[Case], world: int = 2) -> dict[Case, 
         assert alone.scalars.keys() == sides[0].scalars.keys()
         assert alone.gradients.keys() == sides[0].gradients.keys()
         pulled = [
-            float((side.gradients[name] - grad).abs().max()) for side in sides for name, grad in alone.gradients.items()
+            float((side.gradients[name] - grad).abs().max() / grad.abs().max().clamp_min(1))
+            for side in sides
+            for name, grad in alone.gradients.items()
         ]
         found[case] = max(apart), max(pulled)
     return found

@@ -163,11 +163,11 @@ def test_a_run_says_what_happens(world: dict[str, Any], tmp_path: Path, caplog: 
     source = world["data"]["sources"][0]
     evaluated = merge(world, {"eval": {"source": source}, "train": {"eval_every": "2 steps", "max_steps": 4}})
     regionvlp.train(evaluated, tmp_path / "run")
-    assert "step 2: t2v/R1 " in caplog.text
+    assert "step 2: R@1 " in caplog.text
     assert "best: step " in caplog.text
     caplog.clear()
     regionvlp.train(merge(evaluated, {"train": {"max_steps": 6}}), tmp_path / "run")
-    assert "goes on from step 4 of 6" in caplog.text
+    assert "resumed from step 4 of 6" in caplog.text
     assert "planned with 4 steps and now has 6: with schedule cosine the learning rate goes on at" in caplog.text
 
 

@@ -105,7 +105,8 @@ def test_a_checkpoint_holds_what_it_should(tmp_path: Path) -> None:
     folder = checkpoint.save(tmp_path, 1234, Tied(), STATE, tokenizer)
     assert folder == tmp_path / "checkpoints" / "step-00001234"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json"}
+    assert names == {"model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json", "files.json"}
+    assert json.loads((folder / "files.json").read_text()).keys() == {"model.safetensors", "tokenizer.json"}
     assert (folder / "config.yaml").read_text() == "train: {}\n"
     state = checkpoint.load_state(folder)
     assert torch.equal(state.pop("t"), STATE["t"])
@@ -202,8 +203,9 @@ def test_old_checkpoints_go_but_the_best_stays(tmp_path: Path) -> None:
 
 
 def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    save(tmp_path, 1)
     for _ in range(2):
-        for step in (1, 2, 3):
+        for step in (2, 3):
             save(tmp_path, step)
         checkpoint.set_aside_after(tmp_path, 1)
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [1]

@@ -87,6 +87,10 @@ class RegionClips:
             raise UnreadableItemsError({at: found.message for at, found in error.failed.items()}) from None
         return self._tensors(batch, shown_BF)
 
+    def most_frames(self) -> int:
+        """Frames of the longest clip."""
+        return int(self._source.num_frames_of(self._rows).max())
+
     def stored(self, number: int, choice: FrameChoice) -> VideoRegions:
         """What is stored of the frames that a clip is made of, boxes and frame numbers included.
 

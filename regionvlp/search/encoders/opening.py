@@ -8,6 +8,7 @@ from pathlib import Path
 from regionvlp.errors import InputError
 from regionvlp.search.encoders.base import Encoder
 from regionvlp.search.folder import EncoderRecord
+from regionvlp.weights.hub_models import hub_name
 
 LABELS = "labels"
 
@@ -17,7 +18,7 @@ def open_encoder(name: str, device: str = "cpu") -> Encoder:
 
     Args:
         name: ``labels`` (words), ``labels:FOLDER_OR_NAME`` (words joined to a sentence, read by a sentence encoder), or
-            the folder of a checkpoint or run.
+            the folder of a checkpoint or run, or a shared checkpoint such as ``hub:owner/name@revision``.
         device: where a checkpoint runs.
 
     Raises:
@@ -35,7 +36,7 @@ def open_encoder(name: str, device: str = "cpu") -> Encoder:
         if not rest:
             raise InputError(f"--encoder {name} names no sentence encoder", "write labels:FOLDER, or labels alone")
         return LabelSentences(open_sentence_encoder(rest), name)
-    if not Path(name).is_dir():
+    if not hub_name(name) and not Path(name).is_dir():
         raise InputError(
             f"there is no encoder '{name}'", "write labels, labels:FOLDER_OR_NAME, or the folder of a checkpoint or run"
         )
@@ -57,7 +58,7 @@ def open_again(record: EncoderRecord, given: Sequence[str] = (), device: str = "
     kind = record.name.partition(":")[0]
     usual = f"{LABELS}:{record.place}" if kind == LABELS and record.place else record.place or record.name
     for name in (*given, usual):
-        gone = name == usual and record.place and not Path(record.place).exists()
+        gone = name == usual and record.place and not hub_name(record.place) and not Path(record.place).exists()
         if gone:
             raise InputError(
                 f"the encoder {record.name} of the index is no longer at {record.place}",
