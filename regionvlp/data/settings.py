@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.data.formats import CaptionFormat, Queries
@@ -38,7 +38,9 @@ class SourceSettings(Config):
         queries: which captions of a clip, for MSR-VTT only.
         columns: role (``video``, ``caption``, ``split`` ...) -> the name of its column, for a table that calls them by
             names that are not known.
-        shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``.
+        shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``; for
+            models of regions.
+        videos: a folder of videos and pictures, or of frames cached by ``extract --what frames``; for models of pixels.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
         batch_size: of its steps, where sources take turns; null takes ``train.batch_size``.
@@ -53,13 +55,26 @@ class SourceSettings(Config):
     split: str | None = None
     queries: Queries | None = None
     columns: dict[str, str] | None = None
-    shards: ShardPlace
+    shards: ShardPlace | None = None
+    videos: AbsolutePath | None = None
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
     batch_size: int | None = Field(default=None, ge=1)
     weight: float | None = Field(default=None, gt=0)
     subset: float | None = Field(default=None, gt=0, le=1)
     held_out: float | None = Field(default=None, gt=0, lt=1)
+
+    @property
+    def place(self) -> str:
+        """Where its videos lie, whatever they are made into."""
+        return self.shards or str(self.videos)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceSettings:
+        if (self.shards is None) == (self.videos is None):
+            both = "both shards and videos" if self.shards else "neither shards nor videos"
+            raise ValueError(f"it names {both}: shards for models of regions, videos for models of pixels")
+        return self
 
 
 class ClipSettings(Config):

@@ -41,7 +41,9 @@ from regionvlp.training.turns import loaders_of, visits
 from regionvlp.weights.modules import DamagedCheckpointError
 
 # Where data lies may change while a run goes on: what it holds is compared instead, see identity.
-PLACES = ("data.sources.*.captions", "data.sources.*.shards", "eval.source.captions", "eval.source.shards")
+PLACES = tuple(
+    f"{source}.{key}" for source in ("data.sources.*", "eval.source") for key in ("captions", "shards", "videos")
+)
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +192,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         close_world(world)
 
 
-def _trainer(
-    prepared: Prepared, world: World, run_dir: Path, *, start: int = 0, best: Best | None = None
-) -> Trainer:
+def _trainer(prepared: Prepared, world: World, run_dir: Path, *, start: int = 0, best: Best | None = None) -> Trainer:
     config, data = prepared.config, data_of(prepared.datasets, prepared.held_out, prepared.stage)
 
     def save_extra(folder: Path) -> None:

@@ -45,7 +45,8 @@ def test_any_number_of_processes_and_parts_sees_the_same_global_batches() -> Non
     alone = [set(batch) for batch in batches(EpochSampler(50, 12, 7), epoch=2)]
     for processes, parts in ((2, 1), (3, 2), (1, 4), (12, 1)):
         shares = [
-            batches(EpochSampler(50, 12, 7, rank, processes, parts), epoch=2, parts=parts) for rank in range(processes)]
+            batches(EpochSampler(50, 12, 7, rank, processes, parts), epoch=2, parts=parts) for rank in range(processes)
+        ]
         joined = [
             {index for share in shares for part in share[step * parts : (step + 1) * parts] for index in part}
             for step in range(4)

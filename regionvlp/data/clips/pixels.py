@@ -45,6 +45,7 @@ class PixelClips:
         source: the videos.
         ids: which of them, in this order.
         settings: how large frames become, and how they are drawn.
+        most_frames: that a video can give, where that is known.
 
     Raises:
         ConfigError: frames are to be drawn the old way, which has to know first how many there are.
@@ -52,14 +53,25 @@ class PixelClips:
 
     keys = ("pixels", "frame_mask")
 
-    def __init__(self, source: FrameSource, ids: Sequence[str], settings: PixelClipSettings) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        ids: Sequence[str],
+        settings: PixelClipSettings,
+        *,
+        most_frames: int | None = None,
+    ) -> None:
         if settings.sampling != "default":
             message = f"data.clips.sampling {settings.sampling} is for clips of regions"
             raise ConfigError(message, "leave it out: frames are drawn of whole segments")
-        self.ids, self.settings, self._source = ids, settings, source
+        self.ids, self.settings, self._source, self._most_frames = ids, settings, source, most_frames
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def most_frames(self) -> int | None:
+        """See :meth:`regionvlp.data.clips.base.Clips.most_frames`."""
+        return self._most_frames
 
     def read_batch(self, numbers: ArrayLike, choice: FrameChoice, draws: Draws | None = None) -> dict[str, Tensor]:
         """See :meth:`regionvlp.data.clips.base.Clips.read_batch`. F is that of the longest clip of the batch."""

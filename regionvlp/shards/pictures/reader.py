@@ -71,10 +71,12 @@ class FrameReader(Mapping[str, CachedVideo]):
         self.manifest = FrameManifest.read(folder)
         self.failures: list[Failure] = []
         self._files: dict[int, str] = {}
+        self._sums: dict[int, str] = {}
         for receipt in read_receipts_as(FrameReceipt, folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
                 self._files[receipt.shard] = receipt.file
+                self._sums[receipt.shard] = receipt.sha256 or ""
 
     @cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:
@@ -125,6 +127,10 @@ class FrameReader(Mapping[str, CachedVideo]):
             np.array(row["image_size"], np.int32).reshape(-1, 2),
             tuple(row["jpeg"]),
         )
+
+    def marks(self, video_ids: Iterable[str]) -> list[str]:
+        """What tells the content of videos apart: the SHA-256 of the file that each lies in."""
+        return [self._sums[self._rows[video_id][0]] for video_id in video_ids]
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder."""
