@@ -271,7 +271,7 @@ class ShardClips:
             ShardError: its file is damaged, or the folders hold other frames of it.
         """
         regions = tuple(reader[clip.clip_id] for reader in self.readers)
-        looked = [*regions, *([pictures] if pictures is not None else [])]
+        looked: list[VideoRegions | Pictures] = [*regions, *([pictures] if pictures is not None else [])]
         for other in looked[1:]:
             if not np.array_equal(other.frame_index, looked[0].frame_index):
                 raise ShardError(

@@ -221,7 +221,7 @@ class Segment:
 
     def moved(self, paths: Mapping[str, str]) -> bool:
         """Whether any of its files lies elsewhere than at these paths, by video id."""
-        return _paths(self.clips, paths) != self.clips.column("path").to_pylist()
+        return bool(_paths(self.clips, paths) != self.clips.column("path").to_pylist())
 
     @cached_property
     def _evidence(self) -> pa.Table:
