@@ -315,8 +315,9 @@ def test_eval_msrvtt_on_the_public_layout(
 
 
 def test_the_shipped_recipes_are_valid() -> None:
-    recipes = resources.files("regionvlp.configs") / "pretrain"
-    for name in ("demovlp_webvid_cc3m.yaml", "demo.yaml"):
+    recipes = resources.files("regionvlp.configs")
+    frozen = [f"pretrain/frozen_{frames}f.yaml" for frames in (1, 4, 8)]
+    for name in ("pretrain/demovlp_webvid_cc3m.yaml", "pretrain/demo.yaml", "finetune/frozen_msrvtt.yaml", *frozen):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
-        run_config(values, source=name)
+        run_config(values, source=name).check_sizes()

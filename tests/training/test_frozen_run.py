@@ -1,4 +1,4 @@
-"""Frozen in Time from videos to figures: trained in alternation with images, from videos or cached frames, resumed, measured."""
+"""Frozen in Time from videos to figures: trained in turns with images, from videos or cached frames, and measured."""
 
 from __future__ import annotations
 
