@@ -1,4 +1,4 @@
-"""Frozen in Time from videos to figures: trained in turns with images, from videos or cached frames, and resumed."""
+"""Frozen in Time from videos to figures: trained in turns with images, from videos or cached frames, and measured."""
 
 from __future__ import annotations
 
