@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
     "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
+    "serve": ("regionvlp.pipelines.serve", "Ask an index on a page, by JSON, or from an agent."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),
     "train-toy-detector": ("regionvlp.pipelines.toy.train_detector", "Train the tiny detector that comes along."),

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from regionvlp.search.answers import Answers, Result, WordAnswer
 
-UNLIKELY = 0.5  # share of sentences about other things that find more: the answers are probably none
 SHOWN_BOXES = 2  # of a word, on a terminal
 
 
@@ -95,7 +94,7 @@ def _lines(path: Path) -> list[str]:
 
 def _say(answers: Answers, console: Console) -> None:
     likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
-    unlikely = answers.present < UNLIKELY
+    unlikely = answers.unlikely
     say = "probably not in these videos" if unlikely else "found"
     console.print(f'"{_short(answers.query)}": {say} ({likely})', markup=False)
     for note in answers.notes:

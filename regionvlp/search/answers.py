@@ -13,6 +13,7 @@ from regionvlp.search.encoders.base import Floats
 
 # Words that a clip answers no better than this are said to have no box.
 MOST_BOXES = 8  # of a word: one a frame
+UNLIKELY = 0.5  # probability that any answer exists, below which results are probably none
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Answers:
     present: float
     results: tuple[Result, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def unlikely(self) -> bool:
+        """Whether the answers are probably none."""
+        return self.present < UNLIKELY
 
     def to_dict(self) -> dict[str, Any]:
         """The search as JSON values."""
