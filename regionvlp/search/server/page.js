@@ -134,7 +134,7 @@ if (drop) {
 }
 // "/" goes to the search box.
 addEventListener("keydown", event => {
-  if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
+  if (event.key === "/" && !document.activeElement.matches("input:not([type=radio])")) {
     event.preventDefault();
     $("#q").focus();
   }

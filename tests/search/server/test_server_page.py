@@ -15,7 +15,7 @@ from regionvlp.search.answers import Answers, Result, WordAnswer, WordBox
 from regionvlp.search.encoders.labels import LabelWords
 from regionvlp.search.server.cards import cards, document
 from regionvlp.search.server.desk import Desk
-from regionvlp.search.server.settings import ON_A_PAGE
+from regionvlp.search.server.settings import MOST_RESULTS, ON_A_PAGE
 from regionvlp.search.server.site import Site
 from regionvlp.search.writer import IndexWriter
 
@@ -118,11 +118,11 @@ def test_a_full_page_is_small(made: Path) -> None:
     assert len(html) < 100_000
 
 
-def test_ten_thousand_answers_are_drawn(made: Path) -> None:
-    desk, found = answers(made, 10_000, words=1)
-    assert len(document(found)["results"]) == 10_000
+def test_as_many_answers_as_may_be_asked_for_are_drawn(made: Path) -> None:
+    desk, found = answers(made, MOST_RESULTS, words=1)
+    assert len(document(found)["results"]) == MOST_RESULTS
     html = bytes(Site().part(desk.opened, {"q": "six words"}, found).body).decode()
-    assert html.count("<article") == 10_000
+    assert html.count("<article") == MOST_RESULTS
 
 
 def test_the_certificate_is_told(made: Path) -> None:
