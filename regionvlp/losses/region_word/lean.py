@@ -6,7 +6,8 @@ weights w over unit contexts c_m
 
     <q, sum_m w_m c_m> = (sum_m w_m <q, c_m>) / sqrt(w' G w),    G_mk = <c_m, c_k>,
 
-where the cosines <q, c_m> are at hand already and the Gram matrix G belongs to one context item, not to a pair. One
+where the cosines <q, c_m> are at hand already and the Gram matrix G belongs to one context item, not to a pair (and is
+only made where there are queries enough to pay for it). One
 matrix product makes the cosines of a tile, some videos by some captions, and both directions read them. Autograd would
 keep a dozen tensors of the size of all cosines; here the backward pass makes every tile anew, and nothing is saved but
 the inputs. Tokens that do not count are cut away first: items are sorted by how many they have, and a tile is as
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -173,8 +175,6 @@ class _Part:
         share: [B, N], of each token in the mean over queries, times what the public form's cosine needs.
         normed: [B, N], 1 where a token enters the norm over queries; None where all that are not zero do.
         shut: [B, N], -inf where a token must get no attention, else 0; None where all may.
-        gram: [B, N, N] of the unit tokens.
-        upper: [B, N, N], its part above the diagonal doubled, and the diagonal: as good as all of it in w' G w.
         counted: [B], how many contexts the focusing threshold counts.
     """
 
@@ -186,9 +186,17 @@ class _Part:
     share: Tensor
     normed: Tensor | None
     shut: Tensor | None
-    gram: Tensor
-    upper: Tensor
     counted: Tensor
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """[B, N, N] of the unit tokens."""
+        return self.unit @ self.unit.transpose(1, 2)
+
+    @cached_property
+    def upper(self) -> Tensor:
+        """[B, N, N], the Gram matrix's part above the diagonal doubled, and the diagonal: as good as it in w' G w."""
+        return self.gram.triu(1).mul_(2) + torch.diag_embed(self.gram.diagonal(dim1=1, dim2=2))
 
 
 def _parts(tokens: Tensor, mask: Tensor, settings: RegionWordSettings, at_once: int) -> Iterator[_Part]:
@@ -228,7 +236,6 @@ def _part(
     length = torch.linalg.vector_norm(chosen, dim=-1)
     scale = torch.where(length > _EPSILON, 1 / (length + _EPSILON * public).clamp_min(_EPSILON), 0)
     unit = chosen.mul_(scale[..., None])
-    gram = unit @ unit.transpose(1, 2)
     if settings.query_mean == "padded":
         share = torch.full_like(length, 1 / mask.shape[1])
     else:
@@ -245,8 +252,6 @@ def _part(
         share,
         real.to(length.dtype) if ragged and (settings.query_norm, settings.query_mean) == ("valid", "padded") else None,
         torch.zeros_like(length).masked_fill_(~real, -math.inf) if ragged else None,
-        gram,
-        gram.triu(1).mul_(2) + torch.diag_embed(gram.diagonal(dim1=1, dim2=2)),
         (torch.full_like(count, mask.shape[1]) if settings.threshold_count == "padded" else count).to(length.dtype),
     )
 
@@ -294,7 +299,7 @@ def _score(
 ) -> Tensor:
     """[C, Q]: attend, focus, read, agree."""
     weight_CMQN, _ = _attend(cosine_CMQN, context, query, settings, scratch)
-    square_CQN = _square(weight_CMQN, context.upper, scratch)
+    square_CQN = _square(weight_CMQN, context, scratch)
     along_CQN = weight_CMQN.mul_(cosine_CMQN).sum(1)
     return (along_CQN * _inverse_root(square_CQN) * query.share).sum(-1)
 
@@ -419,9 +424,14 @@ def _blocks(contexts: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, start + _BLOCK), slice(start, None)
 
 
-def _square(weight_CMQN: Tensor, upper_CMM: Tensor, scratch: _Scratch) -> Tensor:
+def _square(weight_CMQN: Tensor, context: _Part, scratch: _Scratch) -> Tensor:
     """[C, Q, N]: w' G w, the squared length of what each query read."""
     flat_CMX = weight_CMQN.flatten(2)
+    if flat_CMX.shape[2] <= flat_CMX.shape[1] // 4:
+        # A sentence against a hundred clips: so few queries read faster than a Gram matrix is made.
+        read_CXD = torch.bmm(flat_CMX.transpose(1, 2), context.unit)
+        return read_CXD.square_().sum(-1).view(len(read_CXD), *weight_CMQN.shape[2:])
+    upper_CMM = context.upper
     square_CX = flat_CMX.new_zeros(flat_CMX.shape[0], flat_CMX.shape[2])
     for rows, columns in _blocks(flat_CMX.shape[1]):
         weight_CmX = flat_CMX[:, rows]
