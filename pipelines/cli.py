@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "regionvlp.pipelines.profile.command",
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
+    "report": ("regionvlp.pipelines.report", "Draw a run or shards as one page."),
     "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
     "serve": ("regionvlp.pipelines.serve", "Ask an index on a page, by JSON, or from an agent."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
