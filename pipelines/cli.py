@@ -24,6 +24,7 @@ from regionvlp.errors import RegionVLPError, nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("regionvlp.pipelines.ablate.command", "Train variants of a run with several seeds, and compare them."),
     "bench": ("regionvlp.pipelines.bench.command", "Measure parts of regionvlp against a named baseline."),
+    "data": ("regionvlp.pipelines.data", "List duplicates, and captions that do not fit their videos."),
     "demo": ("regionvlp.pipelines.toy.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),

@@ -50,7 +50,7 @@ def command(index: Path | None, clients: int, seconds: float, json_path: str | N
     """Have --clients ask one server for --seconds: answers a second, their times, errors, memory."""
     console = console_for(json_path)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = index if index is not None else _made(Path(scratch))
+        folder = index if index is not None else made_index(Path(scratch))
         rows, ratios, wrong = measure(folder.absolute(), clients, seconds)
     console.print(f"{clients} clients for {seconds:g} s")
     for row in rows:
@@ -62,7 +62,8 @@ def command(index: Path | None, clients: int, seconds: float, json_path: str | N
     write_json({"device": "cpu", "rows": rows, "ratios": ratios}, json_path)
 
 
-def _made(folder: Path) -> Path:
+def made_index(folder: Path) -> Path:
+    """An index of a toy world, made in a folder."""
     from regionvlp.pipelines.cli import run
     from regionvlp.pipelines.toy.world import write_clips
 
@@ -75,7 +76,7 @@ def _made(folder: Path) -> Path:
 
 def measure(index: Path, clients: int, seconds: float) -> tuple[list[dict[str, Any]], dict[str, float], list[str]]:
     """The rows, the ratio, and what went wrong."""
-    with _serving(index) as (host, process):
+    with serving(index) as (host, process):
         addresses = _addresses(host)
         tally = Tally()
         _ask(host, addresses, 1, 2.0, Tally())  # warm: memory is counted from here on
@@ -101,7 +102,8 @@ def measure(index: Path, clients: int, seconds: float) -> tuple[list[dict[str, A
 
 
 @contextmanager
-def _serving(index: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(index: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server over an index in a process of its own: where it is, and the process."""
     command = [sys.executable, "-m", "regionvlp", "serve", str(index), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

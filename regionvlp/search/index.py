@@ -259,13 +259,14 @@ class Index:
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
+        return without_copies(moments(listed, worst), self.look, self.alike, wanted)
 
-    def _look(self, row: int) -> int:
+    def look(self, row: int) -> int:
+        """64 bits that are alike for clips that look alike."""
         segment, inside = self._place(row)
         return segment.look(inside)
 
-    def _alike(self, one: int, other: int) -> bool:
+    def alike(self, one: int, other: int) -> bool:
         """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
         rows = np.array([one, other])
         pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
