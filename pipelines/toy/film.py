@@ -24,7 +24,8 @@ WIDTH, HEIGHT = 1120, 700  # pixels of the window
 SMALL = (840, 525)  # of the animation
 FRAMES_PER_SECOND = 5
 SECONDS = 20
-QUERY, ABSENT = "a red dotted circle", "an accordion on a glacier"
+PICTURES_COME = 1000  # milliseconds
+QUERY, ABSENT = "a yellow striped ring", "an accordion on a glacier"
 
 
 class Film:
@@ -50,17 +51,17 @@ class Film:
             self.page.fill("#q", text[:end])
             self.hold(1 / FRAMES_PER_SECOND)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_selector(".told q")
+        self.page.wait_for_selector(f".told q:text-is('{text}')")
         self.page.wait_for_load_state("networkidle")
+        self.page.wait_for_timeout(PICTURES_COME)
 
     def save(self, path: Path) -> None:
         """Writes an animated WebP that goes on for ever."""
         from PIL import Image
 
         frames = [Image.open(io.BytesIO(data)).convert("RGB").resize(SMALL) for data in self.pictures]
-        frames[0].save(
-            path, save_all=True, append_images=frames[1:], duration=1000 // FRAMES_PER_SECOND, loop=0, quality=55, method=4
-        )  # fmt: skip
+        how = {"duration": 1000 // FRAMES_PER_SECOND, "loop": 0, "quality": 80, "method": 4}
+        frames[0].save(path, save_all=True, append_images=frames[1:], **how)
 
 
 @click.command()
@@ -80,8 +81,8 @@ def main(out: Path, index: Path | None, query: str) -> None:
         page.wait_for_load_state("networkidle")
         film.hold(1)
         film.type(query)
-        page.screenshot(path=str(out / "page.png"))
         film.hold(2)
+        page.screenshot(path=str(out / "page.png"))
         for word in page.query_selector_all(".a:first-child .ws label")[1:3]:
             word.click()
             film.hold(1.6)

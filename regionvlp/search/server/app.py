@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from regionvlp import __version__
 from regionvlp.errors import InputError, RegionVLPError, VideoError
 from regionvlp.search.server.desk import BusyError, Desk
-from regionvlp.search.server.files import NotServedError
+from regionvlp.search.server.files import NotServedError, file_of
 from regionvlp.search.server.guard import Guard
 from regionvlp.search.server.pictures import Frames
 from regionvlp.search.server.routes import router
@@ -33,6 +33,10 @@ def create_app(desk: Desk, settings: ServerSettings) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.frames = Frames()
+        for row in desk.opened.first_rows(1):
+            with suppress(NotServedError):
+                clip = desk.opened.index.clip(row)
+                app.state.frames.warm(file_of(desk.opened, clip, settings.follow_links))
         try:
             yield
         finally:

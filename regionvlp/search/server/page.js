@@ -47,6 +47,7 @@ main.addEventListener("click", event => {
 });
 
 // A moment plays over its still picture, and its frames take turns with it.
+const NEAR = .2;  // seconds around its frame in which a box is shown: what moves is elsewhere soon
 let playing = null;
 function stop() {
   if (!playing) return;
@@ -62,7 +63,6 @@ function play(card) {
   if (!card.dataset.media) return;
   const video = document.createElement("video"), start = +card.dataset.start, end = +card.dataset.end;
   const times = [...card.querySelectorAll(".ts input")];
-  const gap = times.length > 1 ? Math.max(...times.slice(1).map((t, n) => t.dataset.time - times[n].dataset.time)) / 2 : .5;
   Object.assign(video, { muted: true, playsInline: true, preload: "auto", src: card.dataset.media });
   video.setAttribute("aria-hidden", "true");
   const fail = () => {
@@ -79,7 +79,7 @@ function play(card) {
     const near = times.reduce((best, t) => !best || Math.abs(t.dataset.time - video.currentTime) < Math.abs(best.dataset.time - video.currentTime) ? t : best, null);
     if (near) {
       near.checked = true;
-      card.classList.toggle("between", Math.abs(near.dataset.time - video.currentTime) > Math.max(gap, .2));
+      card.classList.toggle("between", Math.abs(near.dataset.time - video.currentTime) > NEAR);
     }
     requestAnimationFrame(follow);
   };

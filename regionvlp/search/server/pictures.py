@@ -39,6 +39,11 @@ class Frames:
         """Ends the processes."""
         self._pool.close()
 
+    def warm(self, path: Path) -> None:
+        """Starts the processes, which takes a second, and waits for nothing."""
+        for _ in range(WORKERS):
+            self._pool.submit(path, 1)
+
     def frame(self, path: Path, seconds: float) -> bytes:
         """The frame at a time, counted from the file's first frame, as JPEG.
 
