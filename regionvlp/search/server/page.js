@@ -5,7 +5,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 document.documentElement.classList.add("scripts");
 
 // A query changes the answers and the address; the back key brings both back.
-let asking = null;
+let asking = null, shown = location.search;
 async function show(url, push, options = {}) {
   asking?.abort();
   const mine = asking = new AbortController();
@@ -17,6 +17,7 @@ async function show(url, push, options = {}) {
     stop();
     main.innerHTML = html;  // escaped by the server; scripts in it would not run
     if (push) history.pushState(null, "", url);
+    shown = url.search;
     for (const field of form.elements) if (field.name) field.value = url.searchParams.get(field.name) ?? "";
     const told = $(".told", main), notice = $(".notice", main);
     document.title = (told ? told.textContent + " · " : "") + "regionvlp";
@@ -35,7 +36,9 @@ form.addEventListener("submit", event => {
   for (const [name, value] of new FormData(form)) if (value) url.searchParams.set(name, value);
   show(url, true);
 });
-addEventListener("popstate", () => show(new URL(location.href), false));
+addEventListener("popstate", () => {  // which a link within the page sends as well
+  if (location.search !== shown) show(new URL(location.href), false);
+});
 main.addEventListener("click", event => {
   const link = event.target.closest("a[href^='/?']");
   if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
