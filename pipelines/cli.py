@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
     "report": ("regionvlp.pipelines.report", "Draw a run or shards as one page."),
+    "push": ("regionvlp.pipelines.push", "Share a trained model on the Hugging Face hub."),
     "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
     "serve": ("regionvlp.pipelines.serve", "Ask an index on a page, by JSON, or from an agent."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
@@ -97,7 +98,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code. Users' mistakes are one line on standard error."""
     # What the library has to say (a damaged checkpoint passed over, a changed video) reaches the user as plain lines.
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, handlers=[_StandardError()])
     try:
         result: Any = cli.main(args=None if args is None else list(args), prog_name="regionvlp", standalone_mode=False)
     except RegionVLPError as error:
@@ -123,8 +124,21 @@ def run(args: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment: above a progress bar, while there is one. News need no level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if record.levelno == logging.INFO else super().format(record)
+
+
 def _complain(message: str, hint: str, code: int) -> int:
     line = " ".join(message.split())
+    if not line:
+        return code  # of a process whose run has said already what is wrong
     if hint:
         line = line.removesuffix(".") + ("" if line.endswith("?") else ".") + f" Hint: {hint}"
     click.echo(f"error: {line}", err=True)

@@ -34,7 +34,7 @@ def _options(command: CommandT) -> CommandT:
         click.option("--frames", type=click.IntRange(1, 256), help="Frames per video.  [as in training]"),
         click.option("--annotations", type=click.Path(path_type=Path), help="Captions.  [the run's]"),
         click.option("--shards", metavar="FOLDER|ADDRESS", help="Region shards.  [the run's]"),
-        click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint or run.  [newest in runs/]"),
+        click.option("--checkpoint", type=click.Path(path_type=Path), help="Or run, or hub:NAME.  [newest in runs/]"),
     ):
         command = option(command)
     return command
@@ -168,9 +168,12 @@ def _finish(found: Evaluation, json_path: str | None, about: dict[str, str | Non
     directions = (("t2v", "text-to-video"), ("v2t", "video-to-text"))
     ties = " and ".join(f"{metrics[key]['ties']:g} {name}" for key, name in directions)
     console.print(f"checkpoint {folder}; ties count by their average ({ties} queries have one)", markup=False)
-    record = {**about, "checkpoint": str(folder), **metrics}
+    record = {**about, "checkpoint": str(found.checkpoint.shared or folder), **metrics}
     if json_path is not None:
         write_json(record, json_path)
+        return
+    if found.checkpoint.shared:
+        console.print("the figures are kept where --json says; a shared checkpoint has no place for them", markup=False)
         return
     target = _own_file(folder / "eval", found.items.label, record)
     write_json(record, str(target))

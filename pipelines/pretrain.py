@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,6 +13,9 @@ from regionvlp.config import parse_assignments, read_yaml
 from regionvlp.configs import find_config
 from regionvlp.errors import ConfigError
 from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
+
+if TYPE_CHECKING:
+    from regionvlp.training.config import RunConfig
 
 
 def _options(command: CommandT) -> CommandT:
@@ -31,17 +34,17 @@ def _options(command: CommandT) -> CommandT:
 
 @click.command("pretrain")
 @_options
-def command(**options: Any) -> None:
+def command(**options: Any) -> int:
     """Train a video-language model on region shards and captions."""
-    _train(**options)
+    return _train(**options)
 
 
 @click.command("finetune")
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run whose weights to start from.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint, run, or hub:NAME to start from.")
 @_options
-def finetune(**options: Any) -> None:
+def finetune(**options: Any) -> int:
     """Train on from the weights of a checkpoint (--init, or 'init' in the configuration)."""
-    _train(needs_init=True, **options)
+    return _train(needs_init=True, **options)
 
 
 def _train(
@@ -53,7 +56,7 @@ def _train(
     json_path: str | None,
     init: Path | None = None,
     needs_init: bool = False,
-) -> None:
+) -> int:
     from regionvlp.training.config import run_config
 
     layers = (
@@ -70,12 +73,16 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
+    from regionvlp.training.interrupts import nothing_to_save
     from regionvlp.training.preparing import prepare
     from regionvlp.training.run import check_out, describe, train
 
     console = console_for(json_path)
-    prepared = prepare(config)
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    logger = logging.getLogger("regionvlp")
+    logger.setLevel(logging.WARNING if is_main else logging.ERROR)
+    with nothing_to_save():
+        prepared = prepare(config)
     run_dir = out or Path("runs") / config_path.stem
     chosen: Literal["auto", "never"] | Path = (
         "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
@@ -84,15 +91,37 @@ def _train(
         check_out(prepared, run_dir, chosen)
         plan = describe(prepared)
         if not is_main:
-            return
+            return 0
         for name, value in plan.items():
             console.print(f"{name.replace('_', ' '):>16}  {value}", markup=False)
         write_json(plan, json_path)
-        return
-    logging.getLogger("regionvlp").setLevel(logging.INFO)
-    train(config, run_dir, resume=chosen, prepared=prepared)
+        return 0
+    # What one process alone could not read, each has to say for itself.
+    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    try:
+        outcome = train(config, run_dir, resume=chosen, prepared=prepared)
+    except KeyboardInterrupt:
+        if is_main:
+            raise
+        return 130  # the main process has said so
     if not is_main:
-        return
-    known = "" if config.eval.source else " --annotations FILE --shards FOLDER"
-    console.print(f"done: {run_dir}; next: regionvlp eval csv --checkpoint {run_dir}{known}", markup=False)
-    write_json({"run": str(run_dir)}, json_path)
+        return 0
+    console.print(f"done: {run_dir}", markup=False)
+    for number, line in enumerate(_next_steps(config, run_dir)):
+        console.print(f"{'     ' if number else 'next:'} {line}", markup=False)
+    best = {"step": outcome.best.step, outcome.best.metric: outcome.best.value} if outcome.best else None
+    result = {"run": str(run_dir), "step": outcome.step, "stopped_early": outcome.stopped_early, "best": best}
+    write_json(result, json_path)
+    return 0
+
+
+def _next_steps(config: RunConfig, run_dir: Path) -> list[str]:
+    """Commands that go on from a trained run, whole where the configuration says on what."""
+    held_out = config.evaluated
+    measured = "" if held_out else " --annotations FILE --shards FOLDER"
+    shards = (held_out or config.data.sources[0]).shards
+    return [
+        f"regionvlp eval csv --checkpoint {run_dir}{measured}",
+        f"regionvlp index --shards {shards} --encoder {run_dir} --out {run_dir}-index",
+        f'regionvlp search {run_dir}-index "what to look for"',
+    ]

@@ -89,6 +89,18 @@ class NothingDoneError(RegionVLPError):
     exit_code = 3
 
 
+class SaidElsewhereError(RegionVLPError):
+    """Another process of the run failed and says why; this one ends without a word.
+
+    Args:
+        exit_code: of that process.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
+
+
 def error_from(values: Mapping[str, str]) -> RegionVLPError:
     """The error that :meth:`RegionVLPError.to_dict` described; one of a kind that is not in this file as its base."""
     kinds = {kind.__name__: kind for kind in (ConfigError, InputError, ShardError, WeightsError, NothingDoneError)}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +17,21 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 PLAIN_LINE_EVERY = 30.0  # seconds
+
+
+class _Noted(Progress):
+    """A bar with a line below it, cut where the terminal ends."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Text(f"  {self.note}", no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar:
@@ -31,15 +45,15 @@ class ProgressBar:
 
     def __init__(self, label: str, unit: str, rate_unit: str) -> None:
         self.label, self.unit, self.rate_unit = label, unit, rate_unit
-        self._total = self._done = 0
+        self._total = self._done = self._before = 0
         self._work = 0.0
         self._started = self._last_line = time.monotonic()
         self._task: TaskID | None = None
-        self._bar = Progress(
+        self._bar = _Noted(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),  # where it is narrow the bar gives way
             TextColumn("{task.fields[rate]}"),
             TextColumn("eta"),
             TimeRemainingColumn(),
@@ -49,19 +63,25 @@ class ProgressBar:
         )
 
     def __enter__(self) -> ProgressBar:
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich ends a bar that it never drew with an empty line
+            self._bar.stop()
 
-    def begin(self, total: int) -> None:
-        """Starts the clock and the bar for ``total`` items."""
-        self._total = total
+    def begin(self, total: int, done: int = 0) -> None:
+        """Starts the clock and the bar for ``total`` items, of which ``done`` were done before the clock started."""
+        self._total, self._done, self._before = total, done, done
         self._started = self._last_line = time.monotonic()
-        self._task = self._bar.add_task(self.label, total=total, rate="")
+        self._task = self._bar.add_task(self.label, total=total, completed=done, rate="")
+
+    def note(self, text: str) -> None:
+        """What stands below the bar from now on, and at the end of plain lines."""
+        self._bar.note = text
 
     def advance(self, items: int = 1, work: float = 0.0) -> None:
         """Counts ``items`` as done, which took ``work`` units of the rate."""
@@ -80,7 +100,8 @@ class ProgressBar:
         return f"{self._work / seconds:.1f} {self.rate_unit}/s"
 
     def _line(self, now: float) -> str:
-        left = (now - self._started) / max(self._done, 1) * (self._total - self._done)
+        left = (now - self._started) / max(self._done - self._before, 1) * (self._total - self._done)
         minutes, seconds = divmod(round(left), 60)
         done = f"{self.label}: {self._done}/{self._total} {self.unit}"
-        return f"{done}, {self._rate(now)}, about {minutes}m{seconds:02d}s left"
+        note = f"; {self._bar.note}" if self._bar.note else ""
+        return f"{done}, {self._rate(now)}, about {minutes}m{seconds:02d}s left{note}"

@@ -160,7 +160,7 @@ def _plan(
                     f"{name} names no captions and shards to train on",
                     "--set data.sources='[{captions: FILE, shards: FOLDER}]'",
                 )
-            if config.eval.source is None:
+            if config.evaluated is None:
                 raise ConfigError(
                     f"{name} names nothing to measure on", "--set eval.source='{captions: FILE, shards: FOLDER}'"
                 )

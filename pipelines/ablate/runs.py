@@ -98,9 +98,9 @@ def train_and_measure(config: RunConfig, run: Path) -> dict[str, Any]:
     from regionvlp.training.run import train
 
     train(config, run)
-    assert config.eval.source is not None, "an ablation has something to measure on"
+    assert config.evaluated is not None, "an ablation has something to measure on"
     device = pick_device(config.train.device)
-    found = measure(load_checkpoint(run, device), config.eval.source, device)
+    found = measure(load_checkpoint(run, device), config.evaluated, device)
     steps, seconds = _time_of(run)
     result = {
         "t2v": found.metrics["t2v"],

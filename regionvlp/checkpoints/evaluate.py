@@ -88,7 +88,7 @@ def evaluate(
     """
     measured = benchmark_named(benchmark)
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, pick_device(device))
-    known = opened.config.eval.source
+    known = opened.config.evaluated
     captions = Path(annotations) if annotations else known.captions if known else None
     folder = str(shards) if shards else known.shards if known else None
     if captions is None or folder is None:

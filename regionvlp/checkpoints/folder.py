@@ -29,6 +29,7 @@ from regionvlp.systems.registry import build_system
 from regionvlp.training.config import RunConfig, read_run_config
 from regionvlp.training.identity import check_detector, read_detector
 from regionvlp.training.saving import find_checkpoint
+from regionvlp.weights.hub_models import HubName, hub_name
 from regionvlp.weights.modules import load_weights
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Checkpoint:
         config: of the run that made it.
         tokenizer: its own.
         detector: identity of the detector whose regions it was trained on; empty where that is not known.
+        shared: its name on the hub, where it was taken from there: ``path`` then belongs to the hub's client.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Checkpoint:
     config: RunConfig
     tokenizer: TextTokenizer
     detector: Mapping[str, Any]
+    shared: HubName | None = None
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 64) -> Encoded:
         """Sentences in the joint space.
@@ -124,14 +127,20 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Opens a checkpoint folder, or the best (else newest) checkpoint of a run folder.
+    """Opens a checkpoint folder, the best (else newest) checkpoint of a run folder, or one that somebody shares.
+
+    Args:
+        path: the folder, or ``hub:owner/name@revision``: four files of that repository of the Hugging Face hub, none
+            of which can hold code.
+        device: where the weights go.
 
     Raises:
-        InputError: nothing is there, or it is no checkpoint. WeightsError: its weights do not fit its configuration.
+        InputError: nothing is there, or it is no checkpoint. WeightsError: its weights do not fit its configuration,
+            or the hub does not give them.
     """
-    folder = find_checkpoint(Path(path))
+    folder = find_checkpoint(path)
     config = read_run_config(folder / "config.yaml")
     tokenizer = TextTokenizer.load(folder)
     system = build_system(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=False)
     load_weights(system, folder)
-    return Checkpoint(folder, system.to(device).eval(), config, tokenizer, read_detector(folder))
+    return Checkpoint(folder, system.to(device).eval(), config, tokenizer, read_detector(folder), hub_name(path))

@@ -81,17 +81,32 @@ class Pairs:
         Raises:
             UnreadableItemsError: some cannot be read. IndexError: there are not so many samples.
         """
-        assert self.texts is not None, "training reads texts"
+        return self.with_captions(self.read_clips(samples, epoch))
+
+    def read_clips(self, samples: ArrayLike, epoch: int) -> dict[str, Any]:
+        """The batch of B samples as :meth:`read` gives it, its captions not read yet.
+
+        Raises:
+            UnreadableItemsError: some cannot be read. IndexError: there are not so many samples.
+        """
         numbers_B = np.asarray(samples, np.int64)
         if ((numbers_B < 0) | (numbers_B >= len(self))).any():
             raise IndexError(f"samples {numbers_B.min()} to {numbers_B.max()} of {len(self)}")
         draws = Draws((self.seed, epoch), numbers_B)
         captions_B = self._captions_of(numbers_B, draws)
         videos_B = self.video_of[captions_B]
-        texts: list[str] = self.captions.texts.take(pa.array(captions_B)).to_pylist()
-        read = {**self.clips.read_batch(videos_B, self.choice, draws), **self.texts(texts)}
-        read |= {"clip_number": torch.from_numpy(videos_B), "text_hash": text_hash(read)}
-        return {**read, "video_id": [self.clips.ids[at] for at in videos_B], "caption": texts}
+        return {
+            **self.clips.read_batch(videos_B, self.choice, draws),
+            "clip_number": torch.from_numpy(videos_B),
+            "video_id": [self.clips.ids[at] for at in videos_B],
+            "caption": self.captions.texts.take(pa.array(captions_B)).to_pylist(),
+        }
+
+    def with_captions(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of :meth:`read_clips`, with what reading its captions gives."""
+        assert self.texts is not None, "training reads texts"
+        read = self.texts(batch["caption"])
+        return {**batch, **read, "text_hash": text_hash(read)}
 
     def _captions_of(self, numbers_B: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """[B] the caption of each sample."""

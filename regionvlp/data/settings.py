@@ -18,6 +18,11 @@ ShardPlace = Annotated[
 ]
 """A shard folder: a path, or an address such as ``s3://bucket/shards``."""
 
+CheckpointPlace = Annotated[
+    str, BeforeValidator(lambda place: place if str(place).startswith("hub:") else str(Path(place).absolute()))
+]
+"""A checkpoint's or run's folder, or the name of a shared one such as ``hub:owner/name@revision``."""
+
 
 class SourceSettings(Config):
     """One set of captioned videos.
@@ -32,6 +37,11 @@ class SourceSettings(Config):
         shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
+        batch_size: of its steps, where sources take turns; null takes ``train.batch_size``.
+        weight: how much of a mixed batch it gives, against the others; null takes its size.
+        subset: the share of its clips that is trained on, chosen by their ids: a smaller one lies within a larger one.
+        held_out: the share of its clips that is kept from training, in this and every other source, and evaluated on;
+            for runs without ``eval.source``, and in one source only.
     """
 
     captions: AbsolutePath
@@ -42,6 +52,10 @@ class SourceSettings(Config):
     shards: ShardPlace
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
+    batch_size: int | None = Field(default=None, ge=1)
+    weight: float | None = Field(default=None, gt=0)
+    subset: float | None = Field(default=None, gt=0, le=1)
+    held_out: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ClipSettings(Config):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from regionvlp.data import parts
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.clips.base import VideoIds
 from regionvlp.data.clips.frame_choice import FrameChoice
@@ -34,8 +35,11 @@ def open_source(
     trim: bool = False,
     seed: int = 0,
     frames: int | None = None,
+    without: Collection[str] = (),
 ) -> Pairs:
     """Reads the captions of a source, opens its clips, and joins the two.
+
+    Of a source that holds clips out, evaluation sees these alone; training sees its ``subset`` of what it may see.
 
     Args:
         source, settings: what to read, and what a sample is made of.
@@ -44,9 +48,10 @@ def open_source(
         trim: leave out what is padding throughout a batch, where no loss counts it.
         seed: of the draws.
         frames: F in place of the settings', where the source has none of its own.
+        without: ids of clips that training leaves out, since they are evaluated on.
 
     Raises:
-        InputError: captions or shards cannot be read, or annotated videos are missing from the shards.
+        InputError: captions or shards cannot be read, annotated videos are missing from the shards, or no clip is left.
         ShardError: the folder is not a whole shard folder.
     """
     from regionvlp.shards import open_shards
@@ -63,8 +68,19 @@ def open_source(
     annotated = len(captions.video_ids)
     failures = {failure.video_id: failure.reason for failure in shards.failures}
     captions = resolve_videos(captions, shards.ids_as_arrow(), allow_missing=source.allow_missing, failures=failures)
+    if training:
+        captions = parts.without(captions, without)
+        captions = parts.subset(captions, source.subset) if source.subset else captions
+    elif source.held_out:
+        captions = parts.held_out(captions, source.held_out)
+        annotated = len(captions.video_ids)  # of that part
     clips = RegionClips(shards, VideoIds(captions.video_ids), clip, trim=trim)
     choice = FrameChoice(source.frames or frames or clip.frames, clip.sampling)
+    if training and (most := clips.most_frames()) < choice.frames:
+        raise InputError(
+            f"{source.captions}: {choice.frames} frames a clip are asked for, and its shards hold at most {most}",
+            "ask for fewer (frames), or extract more",
+        )
     per_video = training and settings.pairs == "per_video"
     identity = {
         "pairs": len(captions),

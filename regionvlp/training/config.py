@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from regionvlp.config import Config, known_keys, merge, read_yaml, validate
-from regionvlp.data.settings import AbsolutePath, DataSettings, RegionDataSettings, SourceSettings
+from regionvlp.data.settings import CheckpointPlace, DataSettings, RegionDataSettings, SourceSettings
 from regionvlp.errors import ConfigError, nearest
 from regionvlp.losses.settings import LossSettings
 from regionvlp.models.settings import DualEncoderSettings, Inflation
@@ -54,18 +54,51 @@ class EvalSettings(Config):
     batch_size: int = Field(default=64, ge=1)
 
 
+class StageSettings(Config):
+    """A stretch of a run with settings of its own, such as more frames; what it does not say is the run's.
+
+    A stage begins with the weights that the one before ended with (its last, not its best), with a new optimizer and
+    a schedule of its own, whose epochs count from the stage's first step. Steps are counted through.
+
+    Attributes:
+        name: in the log; null takes its number.
+        frames: F, of ``data.clips`` and of ``model.video``, whose temporal embedding grows as ``inflation`` says.
+        inflation: in place of the run's.
+        data, loss, optim, train, eval: what is otherwise in these sections.
+    """
+
+    name: str | None = None
+    frames: int | None = Field(default=None, ge=1, le=256)
+    inflation: Inflation | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    loss: dict[str, Any] = Field(default_factory=dict)
+    optim: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    eval: dict[str, Any] = Field(default_factory=dict)
+
+    def layer(self) -> dict[str, Any]:
+        """The stage's settings as a layer over the run's configuration."""
+        said = self.model_dump(mode="json", exclude={"name", "frames"}, exclude_defaults=True)
+        if self.frames is None:
+            return said
+        frames = {"data": {"clips": {"frames": self.frames}}, "model": {"video": {"frames": self.frames}}}
+        return merge(frames, said)
+
+
 class RunConfig(Config):
     """What the runs of all systems can be told; each system's own class says the rest.
 
     Attributes:
         task: which system, a key of :data:`RUN_CONFIGS`.
-        init: a checkpoint folder whose weights (and tokenizer) the run starts from. Resuming a run is another thing.
+        init: a checkpoint folder, or ``hub:owner/name@revision``, whose weights (and tokenizer) the run starts from.
+            Resuming a run is another thing.
         inflation: how its temporal embedding becomes one of more frames, see
             :func:`regionvlp.models.inflation.inflate_frames`.
+        stages: one after another in one run; none is one stage, of the run's own settings.
     """
 
     task: str
-    init: AbsolutePath | None = None
+    init: CheckpointPlace | None = None
     inflation: Inflation = "zeros"
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings
@@ -74,11 +107,37 @@ class RunConfig(Config):
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+    stages: tuple[StageSettings, ...] = ()
+
+    def staged(self, source: str = "the configuration") -> list[RunConfig]:
+        """The configuration of each stage.
+
+        Raises:
+            ConfigError: naming the stage and its first offending key.
+        """
+        if not self.stages:
+            return [self]
+        base = self.model_dump(mode="json") | {"stages": []}
+        return [
+            validate(type(self), merge(base, stage.layer()), f"stage {number} ({stage.name or 'unnamed'}) of {source}")
+            for number, stage in enumerate(self.stages, 1)
+        ]
+
+    @property
+    def evaluated(self) -> SourceSettings | None:
+        """What is evaluated on: ``eval.source``, or the source that holds clips out."""
+        return self.eval.source or next((source for source in self.data.sources if source.held_out), None)
 
     @property
     def all_sources(self) -> tuple[SourceSettings, ...]:
         """What is trained on, then what is evaluated on."""
         return (*self.data.sources, *((self.eval.source,) if self.eval.source else ()))
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Pairs of the steps that the sources take."""
+        own = () if self.train.turns == "mix" else (source.batch_size for source in self.data.sources)
+        return tuple(size or self.train.batch_size for size in own) or (self.train.batch_size,)
 
     @property
     def most_frames(self) -> int:
@@ -97,6 +156,24 @@ class RunConfig(Config):
         Raises:
             ConfigError: naming the two keys that do not.
         """
+        self._check_sources()
+
+    def _check_sources(self) -> None:
+        """What sources say that only fits one way of taking turns, or one of them."""
+        sources, turns = self.data.sources, self.train.turns
+        holders = [f"data.sources.{n}.held_out" for n, source in enumerate(sources) if source.held_out]
+        if len(holders) > 1 or (holders and self.eval.source):
+            message = f"{' and '.join([*holders, *(['eval.source'] if self.eval.source else [])])} are set"
+            raise ConfigError(f"{message}: one alone is evaluated on", "keep one of them")
+        for key, wanted in (("batch_size", "alternate"), ("weight", "mix")):
+            place = next((n for n, source in enumerate(sources) if getattr(source, key) is not None), None)
+            if place is not None and turns != wanted:
+                message = f"data.sources.{place}.{key} means nothing with train.turns={turns}"
+                raise ConfigError(message, f"set train.turns={wanted}, or leave {key} out")
+        frames = [source.frames or self.data.clips.frames for source in sources]
+        if turns == "mix" and len(set(frames)) > 1:
+            message = f"train.turns=mix puts clips of {min(frames)} and {max(frames)} frames into one batch"
+            raise ConfigError(message, "give the sources one number of frames, or set train.turns=alternate")
 
 
 class DemoVLPConfig(RunConfig):
@@ -112,6 +189,7 @@ class DemoVLPConfig(RunConfig):
         return self.loss.counts_padding
 
     def check_sizes(self) -> None:
+        super().check_sizes()
         clips, video, text = self.data.clips, self.model.video, self.model.text
         if clips.loc_dim != video.loc_dim:
             message = f"data.clips.loc_dim {clips.loc_dim} is not model.video.loc_dim {video.loc_dim}"
@@ -140,16 +218,17 @@ class DemoVLPConfig(RunConfig):
 
     def _check_negatives(self) -> None:
         """Groups must lie within one part of a batch, since a part is all that is computed at a time."""
-        train, group = self.train, self.loss.contrasts
-        part = split_batch(train.batch_size, 1, train.accumulate)
+        group, parts = self.loss.contrasts, self.train.accumulate
         if group == "global":
             return
-        if part % group:
-            raise ConfigError(
-                f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
-                f"(train.batch_size {train.batch_size} / train.accumulate {train.accumulate})",
-                "choose a batch size, parts and a group that divide",
-            )
+        for size in self.batch_sizes:
+            part = split_batch(size, 1, parts)
+            if part % group:
+                raise ConfigError(
+                    f"loss.negatives.group {group} does not divide the {part} pairs that are contrasted at a time "
+                    f"(a batch of {size} / train.accumulate {parts})",
+                    "choose batch sizes, parts and a group that divide",
+                )
         if group < 2:
             raise ConfigError(
                 "loss.negatives.group 1: a contrast of one pair learns nothing", "set loss.negatives.group to 2 or more"
@@ -176,7 +255,9 @@ def run_config(*layers: Mapping[str, Any], source: str = "the configuration") ->
     if not isinstance(task, str) or task not in RUN_CONFIGS:
         hint = nearest(str(task), RUN_CONFIGS) or f"systems: {', '.join(RUN_CONFIGS)}"
         raise ConfigError(f"no system '{task}' for 'task' in {source}", hint)
-    return validate(RUN_CONFIGS[task], _without_local(values, source), source, elsewhere=_systems_with)
+    config = validate(RUN_CONFIGS[task], _without_local(values, source), source, elsewhere=_systems_with)
+    config.staged(source)  # their mistakes are the file's
+    return config
 
 
 def read_run_config(path: Path) -> RunConfig:

@@ -7,8 +7,10 @@ of the gradients' own group.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,9 +19,12 @@ import torch
 import torch.distributed as dist
 
 from regionvlp.devices import pick_device
+from regionvlp.errors import SaidElsewhereError
 
 CONTROL_TIMEOUT = timedelta(days=1)  # an evaluation may take hours
 CPU = torch.device("cpu")
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -42,9 +47,9 @@ class World:
         if self.control is not None:
             dist.barrier(group=self.control)
 
-    def any(self, flag: bool) -> bool:
-        """True on every process where ``flag`` is True on at least one."""
-        return self.mean([float(flag)])[0] > 0 if self.control is not None else flag
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is True on at least one process."""
+        return [share > 0 for share in self.mean([float(flag) for flag in flags])]
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Returns the values averaged over processes, which must all give equally many; NaN stays NaN."""
@@ -66,6 +71,19 @@ class World:
     def from_main(self, value: T) -> T:
         """Returns the main process's ``value`` on every process."""
         return self.gather(value)[0]
+
+    def agree(self, failure: BaseException | None) -> None:
+        """Ends every process where the main one failed, which alone says why.
+
+        Args:
+            failure: of the main process; that of another is not looked at.
+
+        Raises:
+            BaseException: ``failure`` on the main process. SaidElsewhereError: on the others.
+        """
+        code = self.from_main(getattr(failure, "exit_code", 1) if failure else 0)
+        if code:
+            raise failure if self.is_main and failure else SaidElsewhereError(code)
 
 
 def open_world(device: str = "auto") -> World:
@@ -89,6 +107,22 @@ def open_world(device: str = "auto") -> World:
     control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     assert isinstance(control, dist.ProcessGroup)
     return World(rank, size, place, control)
+
+
+@contextmanager
+def one_complaint(world: World) -> Iterator[None]:
+    """A process that ends leaves the others in the middle of an exchange: what they have to say of it is no news.
+
+    Raises:
+        SaidElsewhereError: instead of the error of an exchange whose other end is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world.control is None or not any(words in str(error) for words in PEER_GONE):
+            raise
+        logger.warning("process %d stops, for another process of the run is gone", world.rank)
+        raise SaidElsewhereError(2) from None
 
 
 def close_world(world: World) -> None:

@@ -29,9 +29,10 @@ def save_beside_weights(
             (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def data_of(datasets: Sequence[Pairs], held_out: Pairs | None) -> dict[str, Any]:
-    """The identities of what a run reads."""
+def data_of(datasets: Sequence[Pairs], held_out: Pairs | None, stage: int = 0) -> dict[str, Any]:
+    """The identities of what a stage of a run reads."""
     return {
+        "stage": stage,
         "sources": [dict(data.identity) for data in datasets],
         "eval": dict(held_out.identity) if held_out else None,
     }
@@ -51,6 +52,14 @@ def check_data(checkpoint: Path, datasets: Sequence[Pairs], held_out: Pairs | No
     for number, (old, new) in enumerate(zip_longest(then["sources"], now["sources"])):
         _check_source(f"data.sources.{number}", old, new)
     _check_source("eval.source", then["eval"], now["eval"])
+
+
+def stage_of(checkpoint: Path) -> int:
+    """The stage of the run that a checkpoint was written in, from 0."""
+    try:
+        return int(json.loads((checkpoint / DATA).read_text(encoding="utf-8")).get("stage", 0))
+    except (OSError, ValueError):
+        return 0  # of a version without stages
 
 
 def _check_source(key: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:

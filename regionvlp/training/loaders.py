@@ -1,7 +1,7 @@
 """From datasets to the stream of batches that a trainer takes its steps on.
 
 In: datasets that give a batch of samples by number. Out: one batch after another, in alternation over the datasets,
-from any position of any epoch. Worker processes live as long as the loader; what they are to read, epoch included,
+from any position. Worker processes live as long as the loader; what they are to read, epoch included,
 stands in each request, and what went wrong comes back as a value in place of the batch.
 """
 
@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from regionvlp.errors import ConfigError, InputError, RegionVLPError, UnreadableItemsError
 from regionvlp.training.distributed import World
+from regionvlp.training.interrupts import SAVE
 from regionvlp.training.randomness import mix
-from regionvlp.training.sampler import EpochSampler, Request
+from regionvlp.training.sampler import BatchSampler, EpochSampler, Request
 from regionvlp.training.settings import TrainSettings
 
 Batch = Mapping[str, Any]
 GRACE = 60  # seconds that a loader process outlives a SIGTERM, so that the trainer can finish its step
-FORM = 2  # of what a sample draws; runs of another form cannot go on in mid-epoch
+FORM = 3  # of what a sample draws; runs of another form cannot go on in mid-epoch
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +51,7 @@ class Loader:
         number: position among several datasets, so that equal ones are shuffled differently.
         batch_size: instead of ``train.batch_size``, for datasets with a batch size of their own.
         unreadable: share of the samples that may be left out; one always may.
+        sampler: of the batches, where they are not slices of one dataset's order.
 
     Attributes:
         left_out: samples that this process met and could not read, and why.
@@ -64,24 +66,26 @@ class Loader:
         number: int = 0,
         batch_size: int | None = None,
         unreadable: float = 0.0,
+        sampler: BatchSampler | None = None,
     ) -> None:
         self.name, self.parts = name, train.accumulate
         self.left_out: dict[int, str] = {}
         self._dataset, self._workers, self._pin = dataset, train.workers, world.device.type == "cuda"
         self._most = max(1, int(unreadable * len(dataset) / world.size))
         self._seed = mix(train.seed, number)
-        batch_size = batch_size or train.batch_size
-        self.sampler = EpochSampler(len(dataset), batch_size, self._seed, world.rank, world.size, train.accumulate)
+        self.sampler = sampler or EpochSampler(
+            len(dataset), batch_size or train.batch_size, self._seed, world.rank, world.size, train.accumulate
+        )
         self._loader: DataLoader[Any] | None = None
 
-    def read(self, epoch: int, first: int, last: int) -> Iterator[list[Batch]]:
-        """Yields the parts of each batch from step ``first`` to step ``last`` (excluded) of an epoch.
+    def read(self, first: int) -> Iterator[list[Batch]]:
+        """Yields the parts of each batch from number ``first`` on, without end.
 
         Raises:
             InputError: a batch could not be made, in the words of what failed; or more samples than may be left out
                 could not be read.
         """
-        self.sampler.seek(epoch, first, last)
+        self.sampler.seek(first)
         parts: list[Batch] = []
         for answer in self._open():
             self._note(answer["left_out"])
@@ -133,38 +137,44 @@ class Loader:
 class RoundRobin:
     """One batch of every dataset in turn, for ever: the alternation of DemoVLP and Frozen (spec section 5.2).
 
-    A round is one batch, and so one optimizer step, of every dataset in the order given. An epoch ends with the
-    shortest dataset, or after ``samples_per_epoch`` samples of all datasets and processes together (the public code
-    counts each process for itself).
+    A round is one batch, and so one optimizer step, of every dataset in the order given. A dataset that was gone
+    through begins again in another order, wherever the epoch stands.
 
     Args:
         loaders: at least one, of unlike names.
-        samples_per_epoch: None for no limit.
+        samples_per_epoch: ends an epoch after so many samples of all datasets and processes together (the public code
+            counts each process for itself); None for ``epoch``.
+        epoch: ends when the ``longest`` dataset was gone through, or the ``shortest`` (as the public code has it).
+
+    Attributes:
+        steps_per_epoch: optimizer steps.
 
     Raises:
         ConfigError: ``samples_per_epoch`` allows for no round.
     """
 
-    def __init__(self, loaders: Sequence[Loader], samples_per_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        loaders: Sequence[Loader],
+        samples_per_epoch: int | None = None,
+        epoch: Literal["longest", "shortest"] = "longest",
+    ) -> None:
         assert loaders
         assert len({loader.name for loader in loaders}) == len(loaders)
         self.loaders = list(loaders)
-        self._rounds = min(loader.sampler.steps for loader in loaders)
+        self.rounds = (max if epoch == "longest" else min)(loader.sampler.steps for loader in loaders)
         if samples_per_epoch is not None:
             per_round = sum(loader.sampler.batch_size for loader in loaders)
             if samples_per_epoch < per_round:
                 message = f"train.samples_per_epoch {samples_per_epoch} is less than one batch of every dataset"
                 raise ConfigError(message, f"use at least {per_round}")
-            self._rounds = min(self._rounds, samples_per_epoch // per_round)
-        self.steps_per_epoch = self._rounds * len(self.loaders)
-        self._epoch = self._step = 0
+            self.rounds = samples_per_epoch // per_round
+        self.steps_per_epoch = self.rounds * len(self.loaders)
+        self._step = 0
         self._open: list[Iterator[list[Batch]]] = []
 
     def next(self) -> tuple[Loader, list[Batch]]:
         """Returns the loader whose turn it is and the parts of its next batch; moves on by one step."""
-        if self._step == self.steps_per_epoch:
-            self._open = []
-            self._epoch, self._step = self._epoch + 1, 0
         if not self._open:
             self._open = [self._start(number) for number in range(len(self.loaders))]
         turn = self._step % len(self.loaders)
@@ -185,7 +195,7 @@ class RoundRobin:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position, and what must not change for it to mean the same."""
-        return {"form": FORM, "epoch": self._epoch, "step": self._step, "data": self._data()}
+        return {"form": FORM, "step": self._step, "data": self._data()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the position of :meth:`state_dict`, under any number of processes.
@@ -195,7 +205,7 @@ class RoundRobin:
         """
         if state.get("form") != FORM:
             raise InputError(
-                "this run was begun by another version of regionvlp, which drew frames and captions in another way",
+                "this run was begun by another version of regionvlp, which chose samples in another way",
                 "start a new run from its weights with --set init=...",
             )
         # Names are those of files, which may have moved.
@@ -205,15 +215,15 @@ class RoundRobin:
                 "restore it, or start a new run from the old weights",
             )
         self.close()
-        self._epoch, self._step = state["epoch"], state["step"]
+        self._step = state["step"]
 
     def _start(self, number: int) -> Iterator[list[Batch]]:
         done = (self._step + len(self.loaders) - 1 - number) // len(self.loaders)
-        return self.loaders[number].read(self._epoch, done, self._rounds)
+        return self.loaders[number].read(done)
 
     def _data(self) -> list[list[Any]]:
         samplers = [(loader.name, loader.sampler) for loader in self.loaders]
-        return [[name, sampler.size, sampler.batch_size, self._rounds] for name, sampler in samplers]
+        return [[name, sampler.size, sampler.batch_size, self.rounds] for name, sampler in samplers]
 
 
 def _describe(data: list[list[Any]]) -> str:
@@ -253,5 +263,7 @@ def _outlive_signals(_worker: int) -> None:
     it, in the middle of a step. After the grace time the alarm ends a worker that nobody has told to stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if SAVE:
+        signal.signal(SAVE, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

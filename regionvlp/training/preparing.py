@@ -25,17 +25,26 @@ from regionvlp.shards import read_manifest
 from regionvlp.systems.base import System
 from regionvlp.systems.registry import build_system
 from regionvlp.training.config import EvalSettings, RunConfig
+from regionvlp.training.distributed import World
 from regionvlp.training.identity import check_detector, read_detector
-from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.loaders import RoundRobin
 from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.sense import check_captions, check_settings
+from regionvlp.training.settings import planned_steps
+from regionvlp.training.turns import loaders_of, seed_of
 from regionvlp.weights.modules import fill, read_module_weights
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a run needs, opened and checked against each other."""
+    """Everything a stage of a run needs, opened and checked against each other.
 
+    Attributes:
+        run: the configuration of the whole run. stage: which of its stages, from 0; config: that of the stage.
+    """
+
+    run: RunConfig
+    stage: int
     config: RunConfig
     datasets: list[Pairs]
     held_out: Pairs | None
@@ -44,17 +53,24 @@ class Prepared:
     system: System
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(run: RunConfig, stage: int = 0, init: Path | None = None) -> Prepared:
     """Opens data, tokenizer and model, and makes sure that they belong together. Writes nothing.
+
+    Args:
+        run: the configuration. stage: which of its stages.
+        init: a checkpoint to start from, instead of ``run.init``; later stages have none of their own.
 
     Raises:
         InputError, ShardError, ConfigError, WeightsError: whatever does not fit, in one line.
     """
+    config = run.staged()[stage]
+    if init is not None:
+        config = config.model_copy(update={"init": str(init)})
     check_settings(config)
     init = find_checkpoint(config.init) if config.init else None
     detector = _detector(config, init)
     torch.manual_seed(config.train.seed)  # the weights that are drawn
-    datasets, held_out = _open_data(config)
+    datasets, held_out = _open_data(config, stage)
     tokenizer = _tokenizer(config, init, datasets)
     for dataset in (*datasets, *([held_out] if held_out else [])):
         check_script(dataset.captions, tokenizer)
@@ -67,42 +83,51 @@ def prepare(config: RunConfig) -> Prepared:
     weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
     texts = text_reader(config.data, tokenizer, weigh_by)
     datasets = [dataset.with_texts(texts) for dataset in datasets]
-    return Prepared(config, datasets, held_out, tokenizer, detector, system)
+    return Prepared(run, stage, config, datasets, held_out, tokenizer, detector, system)
 
 
-def check_inputs(configs: Iterable[RunConfig]) -> None:
+def check_inputs(configs: Iterable[RunConfig]) -> list[int]:
     """What :func:`prepare` and the first step would find wrong, of many runs before the first: no model is built.
+
+    Returns:
+        The optimizer steps of each.
 
     Raises:
         InputError, ShardError, ConfigError, WeightsError: in one line, the first that there is.
     """
 
     @cache  # most of the runs read the same
-    def sizes(data: DataSettings, evaluation: EvalSettings) -> list[int]:
-        return [len(dataset) for dataset in _open_pairs(data, evaluation)[0]]
+    def opened(data: DataSettings, evaluation: EvalSettings) -> list[Pairs]:
+        return _open_pairs(data, evaluation)[0]
 
+    steps = []
     for config in configs:
         check_settings(config)
         pick_device(config.train.device)
         _detector(config, find_checkpoint(config.init) if config.init else None)
         if config.loss.weighs_words or config.data.words == "nouns_and_verbs":
             nltk_tagger()
-        for size in sizes(_on_disk(config.data), config.eval):
-            EpochSampler(size, config.train.batch_size, config.train.seed, parts=config.train.accumulate)
+        loaders = loaders_of(opened(_on_disk(config.data), config.eval), config, World())
+        stream = RoundRobin(loaders, config.train.samples_per_epoch, config.train.epoch)
+        steps.append(planned_steps(config.train, stream.steps_per_epoch))
+    return steps
 
 
-def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:
-    return _open_pairs(config.data, config.eval, trim=not config.counts_padding, seed=config.train.seed)
+def _open_data(config: RunConfig, stage: int) -> tuple[list[Pairs], Pairs | None]:
+    trim = not config.counts_padding and config.train.turns != "mix"  # a mixed batch joins tensors of one width
+    return _open_pairs(config.data, config.eval, trim=trim, seed=seed_of(config, stage))
 
 
 def _open_pairs(
     data: DataSettings, evaluation: EvalSettings, *, trim: bool = False, seed: int = 0
 ) -> tuple[list[Pairs], Pairs | None]:
     """What is trained on, and what is held out."""
-    datasets = [open_source(source, data, training=True, trim=trim, seed=seed) for source in data.sources]
-    if evaluation.source is None:
-        return datasets, None
-    return datasets, open_source(evaluation.source, data, frames=evaluation.frames)
+    evaluated = evaluation.source or next((source for source in data.sources if source.held_out), None)
+    held_out = open_source(evaluated, data, frames=evaluation.frames) if evaluated else None
+    without = set(held_out.clips.ids) if held_out and not evaluation.source else ()
+    return [
+        open_source(source, data, training=True, trim=trim, seed=seed, without=without) for source in data.sources
+    ], held_out
 
 
 def _on_disk(data: DataSettings) -> DataSettings:

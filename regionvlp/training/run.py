@@ -5,7 +5,8 @@ In: :class:`RunConfig`. Out: a run folder with checkpoints, or a description of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,18 +20,31 @@ from regionvlp.evaluation.encode import encode
 from regionvlp.evaluation.metrics import LOGGED, retrieval_metrics
 from regionvlp.evaluation.retrieval import rank
 from regionvlp.systems.base import System
+from regionvlp.training.best import Best
 from regionvlp.training.config import RunConfig, read_run_config, run_config
-from regionvlp.training.distributed import World, close_world, open_world
-from regionvlp.training.identity import check_data, check_detector, data_of, read_detector, save_beside_weights
-from regionvlp.training.loaders import Loader
+from regionvlp.training.distributed import World, close_world, one_complaint, open_world
+from regionvlp.training.identity import (
+    check_data,
+    check_detector,
+    data_of,
+    read_detector,
+    save_beside_weights,
+    stage_of,
+)
+from regionvlp.training.interrupts import nothing_to_save
 from regionvlp.training.logbook import Logbook
-from regionvlp.training.preparing import Prepared, prepare
+from regionvlp.training.preparing import Prepared, check_inputs, prepare
 from regionvlp.training.run_folder import RunLock, check_run, find_candidates, open_run
+from regionvlp.training.saving import check_whole, lacks, path_of
 from regionvlp.training.sense import best_sense
-from regionvlp.training.trainer import Trainer
+from regionvlp.training.trainer import Outcome, Trainer
+from regionvlp.training.turns import loaders_of, visits
+from regionvlp.weights.modules import DamagedCheckpointError
 
 # Where data lies may change while a run goes on: what it holds is compared instead, see identity.
 PLACES = ("data.sources.*.captions", "data.sources.*.shards", "eval.source.captions", "eval.source.shards")
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -39,7 +53,7 @@ def train(
     *,
     resume: Literal["auto", "never"] | Path = "auto",
     prepared: Prepared | None = None,
-) -> None:
+) -> Outcome:
     """Trains to the end, going on where an earlier call for the same folder stopped.
 
     Args:
@@ -48,20 +62,104 @@ def train(
         resume: ``auto`` goes on from the newest checkpoint, ``never`` wants a new folder, a path names a checkpoint.
         prepared: of the same configuration, where it is there already.
 
+    Returns:
+        After how many steps the run ended, whether early, and its best evaluation.
+
     Raises:
         InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
             checkpoint written.
     """
-    run_dir, prepared = Path(run_dir), prepared or prepare(_as_config(config))
+    with nothing_to_save():
+        prepared = prepared or prepare(_as_config(config))
+        check_inputs(prepared.run.staged()[1:])  # what later stages lack is found before the first begins
+        return _train(prepared, Path(run_dir), resume)
+
+
+def _train(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"] | Path) -> Outcome:
     world = open_world(prepared.config.train.device)
     try:
         # Built first: what does not fit is found before the run folder is touched.
         trainer = _trainer(prepared, world, run_dir)
-        with RunLock(run_dir) as lock:
-            trainer.resume(_opened(prepared, world, run_dir, resume, lock))
-            trainer.fit()
+        with RunLock(run_dir) as lock, one_complaint(world):
+            candidates = _opened(prepared, world, run_dir, resume, lock)
+            reached, candidates = _reached(prepared.run, candidates)
+            if reached is not None:
+                trainer = _trainer(reached, world, run_dir)
+            trainer.resume(candidates)
+            return _fit(trainer, reached or prepared, world, run_dir)
     finally:
         close_world(world)
+
+
+def _fit(trainer: Trainer, prepared: Prepared, world: World, run_dir: Path) -> Outcome:
+    """Trains this stage and all after it."""
+    run, last = prepared.run, len(prepared.run.stages) - 1
+    while True:
+        if world.is_main:
+            for line in _plan_of(prepared, trainer):
+                logger.info(line)
+        outcome = trainer.fit()
+        if prepared.stage >= last:
+            return outcome
+        ended = path_of(run_dir, trainer.step)
+        prepared = prepare(run, prepared.stage + 1, ended)
+        trainer = _trainer(prepared, world, run_dir, start=trainer.step, best=trainer.best)
+
+
+def _reached(run: RunConfig, candidates: Sequence[Path]) -> tuple[Prepared | None, tuple[Path, ...]]:
+    """The stage of the newest checkpoint that can be read, where it is not the first, and the checkpoints from it on.
+
+    Raises:
+        InputError: the data of the stage changed.
+    """
+    for place, path in enumerate(candidates):
+        stage, rest = stage_of(path), tuple(candidates[place:])
+        if not stage:
+            return None, rest
+        if stage >= len(run.stages):
+            raise InputError(f"{path} is of stage {stage + 1}, which the run has no more", "restore its stages")
+        try:
+            check_whole(path)
+            prepared = prepare(run, stage, path)
+        except DamagedCheckpointError as error:
+            logger.warning("%s is damaged, trying the one before: %s", path, error.message)
+            continue
+        _check_same_inputs(prepared, path)
+        return prepared, rest
+    return None, tuple(candidates)
+
+
+def _plan_of(prepared: Prepared, trainer: Trainer) -> Iterator[str]:
+    """What is about to be trained, a line each: the stage, and what an epoch sees of each source."""
+    if prepared.run.stages:
+        yield _stage_line(prepared.run, prepared.stage, trainer.start, trainer.planned)
+    seen = [
+        f"{one.pairs:,} pairs of {one.name} ({one.passes:.2f} of its {one.size:,})"
+        for one in visits(prepared.datasets, prepared.config, trainer.loaders)
+    ]
+    yield f"an epoch is {_many(trainer.loaders.steps_per_epoch, 'step')} and sees {', '.join(seen)}"
+
+
+def _stage_line(run: RunConfig, stage: int, start: int, steps: int) -> str:
+    name, frames = run.stages[stage].name, run.staged()[stage].data.clips.frames
+    return (
+        f"stage {stage + 1} of {len(run.stages)}{f' ({name})' if name else ''}: {_many(frames, 'frame')}, "
+        f"steps {start + 1:,} to {start + steps:,}"
+    )
+
+
+def _stages_of(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
+    """Of a run in stages, a line for each."""
+    if not prepared.run.stages:
+        return {}
+    steps = [trainer.planned, *check_inputs(prepared.run.staged()[1:])]
+    starts = [sum(steps[:number]) for number in range(len(steps))]
+    numbered = enumerate(zip(starts, steps, strict=True))
+    return {"stages": [_stage_line(prepared.run, number, *stretch) for number, stretch in numbered]}
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _as_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
@@ -90,21 +188,25 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "batch_size": prepared.config.train.batch_size,
             "steps_per_epoch": trainer.loaders.steps_per_epoch,
             "steps": trainer.total_steps,
+            "plan": list(_plan_of(prepared, trainer)),
+            **_stages_of(prepared, trainer),
             "first_batch": {name: round(value, 4) for name, value in zip(scalars, means, strict=True)},
         }
     finally:
         close_world(world)
 
 
-def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
-    config, data = prepared.config, data_of(prepared.datasets, prepared.held_out)
+def _trainer(prepared: Prepared, world: World, run_dir: Path, *, start: int = 0, best: Best | None = None) -> Trainer:
+    config, data = prepared.config, data_of(prepared.datasets, prepared.held_out, prepared.stage)
 
     def save_extra(folder: Path) -> None:
         save_beside_weights(folder, prepared.tokenizer, prepared.detector, data)
+        if prepared.run.stages:  # a checkpoint is opened by what its weights are of
+            (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
 
     return Trainer(
         prepared.system,
-        _loaders(prepared, world),
+        loaders_of(prepared.datasets, config, world, prepared.stage),
         config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,
@@ -112,28 +214,32 @@ def _trainer(prepared: Prepared, world: World, run_dir: Path) -> Trainer:
         logbook=Logbook(run_dir) if world.is_main else None,
         evaluate=_evaluator(prepared, world) if prepared.held_out else None,
         save_extra=save_extra,
+        stage=prepared.stage,
+        start=start,
+        best=best,
     )
 
 
 def _opened(
     prepared: Prepared, world: World, run_dir: Path, resume: Literal["auto", "never"] | Path, lock: RunLock
 ) -> tuple[Path, ...]:
-    """Opens the run folder on the main process; every process gets its candidates, or its complaint."""
+    """Opens the run folder on the main process; every process gets its candidates, or ends."""
     candidates: tuple[Path, ...] = ()
-    complaint: tuple[str, str] | None = None
+    complaint: RegionVLPError | None = None
     if world.is_main:
         try:
             check_out(prepared, run_dir, resume)
             lock.take()
             candidates = open_run(
-                run_dir, dump_yaml(prepared.config), resume, seed=prepared.config.train.seed, **_comparison(prepared)
+                run_dir, dump_yaml(prepared.run), resume, seed=prepared.config.train.seed, **_comparison(prepared)
             ).candidates
         except RegionVLPError as error:
-            complaint = error.message, error.hint
-    candidates, complaint = world.from_main((candidates, complaint))
-    if complaint:
-        raise InputError(*complaint)
-    return candidates
+            complaint = error
+        except OSError as error:
+            reason = f"cannot write to {run_dir}: {error.strerror or error}"
+            complaint = InputError(reason, "check its permissions and the free space, or choose another folder")
+    world.agree(complaint)
+    return world.from_main(candidates)
 
 
 def check_out(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"] | Path = "auto") -> None:
@@ -143,9 +249,11 @@ def check_out(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"
         InputError: the folder holds another run, or something else; or the data changed since.
     """
     found = find_candidates(run_dir, resume)
-    if found:
-        _check_same_inputs(prepared, found[0])
-    check_run(run_dir, dump_yaml(prepared.config), resume, **_comparison(prepared))
+    # One that was copied in half is passed over, with a word, when the run goes on.
+    newest = next((path for path in found if lacks(path) is None), found[0] if found else None)
+    if newest is not None and stage_of(newest) == prepared.stage:  # what later ones read is compared once they are open
+        _check_same_inputs(prepared, newest)
+    check_run(run_dir, dump_yaml(prepared.run), resume, **_comparison(prepared))
 
 
 def _comparison(prepared: Prepared) -> dict[str, Any]:
@@ -190,18 +298,3 @@ def _evaluator(prepared: Prepared, world: World) -> Any:
         return flat_metrics(retrieval_metrics(found.similarity, found.target))
 
     return evaluate
-
-
-def _loaders(prepared: Prepared, world: World) -> list[Loader]:
-    config = prepared.config
-    names = _names([source.captions for source in config.data.sources])
-    return [
-        Loader(dataset, config.train, world, name, number, unreadable=config.data.unreadable)
-        for number, (dataset, name) in enumerate(zip(prepared.datasets, names, strict=True))
-    ]
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """A name per source for the log: its file's stem, numbered where two agree."""
-    stems = [path.stem for path in paths]
-    return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]

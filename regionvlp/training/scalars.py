@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from regionvlp.errors import RegionVLPError
+from regionvlp.errors import RegionVLPError, SaidElsewhereError
 from regionvlp.training.distributed import World
 
 
@@ -44,7 +44,7 @@ class StepScalars:
         values = iter(self._world.mean(torch.stack(tensors).tolist()))
         for step, scalars in self._on_device:
             settled = {name: next(values) for name in scalars}
-            _check_finite(step, settled)
+            self._check_finite(step, settled)
             self._settled.append((step, settled))
         self._on_device = []
 
@@ -68,13 +68,13 @@ class StepScalars:
         self._on_device = []
         self._settled = [(step, dict(scalars)) for step, scalars in state["settled"]]
 
-
-def _check_finite(step: int, scalars: Mapping[str, float]) -> None:
-    watched = [name for name in scalars if name.endswith(("loss", "grad_norm"))]
-    if all(math.isfinite(scalars[name]) for name in watched):
-        return
-    values = ", ".join(f"{name}={scalars[name]:.6g}" for name in watched)
-    raise NonFiniteLossError(
-        f"step {step}: the loss is not finite: {values}",
-        "lower optim.lr, set optim.clip_norm=1, or try train.precision=float32; the checkpoints before are intact",
-    )
+    def _check_finite(self, step: int, scalars: Mapping[str, float]) -> None:
+        watched = [name for name in scalars if name.endswith(("loss", "grad_norm"))]
+        if all(math.isfinite(scalars[name]) for name in watched):
+            return
+        values = ", ".join(f"{name}={scalars[name]:.6g}" for name in watched)
+        error = NonFiniteLossError(
+            f"step {step}: the loss is not finite: {values}",
+            "lower optim.lr, set optim.clip_norm=1, or try train.precision=float32; the checkpoints before are intact",
+        )
+        raise error if self._world.is_main else SaidElsewhereError(error.exit_code)

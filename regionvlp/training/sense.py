@@ -26,16 +26,22 @@ def check_settings(config: RunConfig) -> None:
     """What settings alone can tell.
 
     Raises:
-        ConfigError: a contrast of one pair, a metric that no evaluation gives, a "best" against a metric's sense.
+        ConfigError: a contrast of one pair, a metric that no evaluation gives, a "best" against a metric's sense,
+            patience with evaluations that never come.
     """
     train = config.train
-    if train.batch_size // train.accumulate < 2:
+    if (smallest := min(config.batch_sizes)) // train.accumulate < 2:
         raise ConfigError(
-            f"train.batch_size {train.batch_size} in {train.accumulate} parts: a contrast of one pair learns nothing",
-            f"set train.batch_size to at least {2 * train.accumulate}, or train.accumulate to less",
+            f"a batch of {smallest} in {train.accumulate} parts: a contrast of one pair learns nothing",
+            f"set the batch size to at least {2 * train.accumulate}, or train.accumulate to less",
         )
     best_sense(train)
-    if config.eval.source is None and train.eval_every != "never":
+    if train.patience is not None and (config.evaluated is None or train.eval_every == "never"):
+        raise ConfigError(
+            f"train.patience {train.patience}: without evaluations no run ends early",
+            "set eval.source and train.eval_every, or leave train.patience out",
+        )
+    if config.evaluated is None and train.eval_every != "never":
         logger.warning("eval.source is not set, so nothing is evaluated and no checkpoint is the best")
 
 

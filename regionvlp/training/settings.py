@@ -63,10 +63,16 @@ class TrainSettings(Config):
 
     Attributes:
         epochs: how often every video, or pair, is visited.
+        turns: with several sources, a step of each in turn (``alternate``), or ``mix``: every batch holds samples of
+            all, by their weights.
+        epoch: ends when the ``longest`` source was gone through, while shorter ones begin again, or the ``shortest``,
+            as the public code has it.
         device: ``auto`` takes CUDA where there is any.
         seed: of weights, order, captions and frames; the same seed gives the same run.
         eval_every: how often the held-out part is measured: ``never``, ``1 epoch``, ``500 steps``.
-        save_every: how often a checkpoint is written; one is written at the end in any case.
+        save_every: how often a checkpoint is written; one is in any case at the end, and on SIGTERM and SIGUSR1.
+        save_minutes: after so many minutes without a checkpoint one is written, wherever the run stands; null: never.
+        patience: evaluations without a better best one after which the run ends early; null goes on to the end.
         log_every: steps between two lines of the log.
         best_metric: what the best checkpoint is chosen by, of what the evaluation returns; null takes the first.
         best_is: whether the ``highest`` or the ``lowest`` is best.
@@ -79,7 +85,9 @@ class TrainSettings(Config):
     # Parts that a batch is computed in. Contrastive losses then only see the negatives of one part at a time, so that
     # their number is part of what is learnt unless loss.negatives names groups that fit into a part.
     accumulate: PositiveInt = 1
-    # An epoch ends with the shortest dataset, or with this many pairs over all datasets and processes.
+    turns: Literal["alternate", "mix"] = "alternate"
+    epoch: Literal["longest", "shortest"] = "longest"
+    # Ends an epoch after this many pairs over all sources and processes instead.
     samples_per_epoch: PositiveInt | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a CUDA device that has it
     device: Annotated[str, HARMLESS] = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
@@ -88,8 +96,10 @@ class TrainSettings(Config):
     workers: Annotated[int, HARMLESS] = Field(default=2, ge=0)  # loader processes for each dataset and training process
     eval_every: Annotated[Interval, RESUMABLE] = "1 epoch"
     save_every: Annotated[Interval, HARMLESS] = "1 epoch"
+    save_minutes: Annotated[PositiveFloat | None, HARMLESS] = 30.0
     keep: Annotated[PositiveInt, HARMLESS] = 2  # newest checkpoints that stay; the best one always does
     log_every: Annotated[PositiveInt, HARMLESS] = 10  # steps
+    patience: Annotated[PositiveInt | None, RESUMABLE] = None
     best_metric: Annotated[str | None, RESUMABLE] = None  # of the evaluation; None: the first that it returns
     best_is: Annotated[Literal["highest", "lowest"] | None, RESUMABLE] = None  # None: as the metric has it
 
@@ -107,6 +117,12 @@ def split_batch(batch_size: int, world_size: int, accumulate: int) -> int:
             f"use a multiple of {shares}",
         )
     return batch_size // shares
+
+
+def planned_steps(train: TrainSettings, steps_per_epoch: int) -> int:
+    """Returns how many optimizer steps the settings ask for."""
+    steps = train.epochs * steps_per_epoch
+    return steps if train.max_steps is None else min(steps, train.max_steps)
 
 
 def is_due(interval: str, step: int, steps_per_epoch: int) -> bool:

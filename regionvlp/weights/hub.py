@@ -39,20 +39,18 @@ def hub_files(
     Raises:
         Unreachable: a file is not in the cache, and the hub cannot be asked. WeightsError: the hub does not give it.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    # Read at the call, not when the library was imported.
-    no_network = constants.HF_HUB_OFFLINE or offline()
-    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    no_network, endpoint = hub_is_off(), hub_endpoint()
     settings: dict[str, Any] = {"revision": revision, "cache_dir": os.environ.get("HF_HUB_CACHE") or None}
-    with _quiet():
+    with quiet_client():
         try:
             paths = [Path(hf_hub_download(repo_id, name, local_files_only=True, **settings)) for name in names]
         except Exception as missing:  # the client's errors have no common base
             if no_network:
                 message = f"HF_HUB_OFFLINE is set, and the hub's cache does not hold {repo_id}"
                 raise Unreachable(message, "unset HF_HUB_OFFLINE, or give a local file") from missing
-            _reach(f"{endpoint}/{repo_id}/resolve/{revision}/{names[0]}")
+            reach(f"{endpoint}/{repo_id}/resolve/{revision}/{names[0]}")
         else:
             before()
             return paths
@@ -70,8 +68,26 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
 
 
-def _reach(url: str) -> None:
-    """Raises where nothing answers at ``url`` within seconds; any answer at all will do."""
+def hub_is_off() -> bool:
+    """Whether the client was told that there is no network, by now or when it was imported."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE) or offline()
+
+
+def hub_endpoint() -> str:
+    """The hub's address: HF_ENDPOINT as it is at the call, not when the client was imported."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def reach(url: str) -> None:
+    """Asks whether anything answers at ``url`` within seconds; any answer at all will do.
+
+    Raises:
+        Unreachable: nothing does.
+    """
     request = urllib.request.Request(url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT):
@@ -87,7 +103,7 @@ def _reach(url: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_client() -> Iterator[None]:
     """Keeps the hub's client from talking; its progress bar stays where there is a terminal."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -132,7 +132,7 @@ def test_a_download_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
-    monkeypatch.setattr("regionvlp.weights.hub._reach", lambda url: None)
+    monkeypatch.setattr("regionvlp.weights.hub.reach", lambda url: None)
     for load, name in ((load_distilbert, "distilbert-base-uncased"), (load_vit, "timm/vit")):
         encoder: Any = text_encoder() if load is load_distilbert else video_encoder()
         with pytest.raises(WeightsError, match=f"cannot fetch {name} from .*: peer closed connection") as caught:

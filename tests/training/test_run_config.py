@@ -93,7 +93,7 @@ def test_groups_fit_into_what_is_contrasted_at_a_time() -> None:
     for group in (64, 32, 2):
         of_batch(loss={"negatives": {"group": group}}).check_sizes()
     for group in (128, 48):
-        message = rf"group {group} does not divide the 64 pairs .*train.batch_size 128 / train.accumulate 2"
+        message = rf"group {group} does not divide the 64 pairs .*a batch of 128 / train.accumulate 2"
         with pytest.raises(ConfigError, match=message):
             of_batch(loss={"negatives": {"group": group}}).check_sizes()
     with pytest.raises(ConfigError, match=r"negatives.group 1: a contrast of one pair learns nothing"):

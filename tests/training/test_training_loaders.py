@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,14 +17,15 @@ from tiny_run import TinyData
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.training.distributed import World
 from regionvlp.training.loaders import Loader, RoundRobin
-from regionvlp.training.sampler import EpochSampler
+from regionvlp.training.sampler import BatchSampler, EpochSampler, MixSampler, shares_of
 from regionvlp.training.settings import TrainSettings
 
 
-def batches(sampler: EpochSampler, epoch: int, first: int = 0, last: int | None = None) -> list[list[int]]:
-    sampler.seek(epoch, first, last)
-    found = list(sampler)
-    assert len(found) == len(sampler)
+def batches(sampler: BatchSampler, epoch: int, first: int = 0, last: int | None = None, parts: int = 1) -> Any:
+    """The requests of some steps of a pass, as lists."""
+    last = sampler.steps if last is None else last
+    sampler.seek(epoch * sampler.steps + first)
+    found = list(itertools.islice(sampler, (last - first) * parts))
     assert {request.epoch for request in found} <= {epoch}
     return [list(request.samples) for request in found]
 
@@ -32,7 +35,7 @@ def test_an_epoch_has_every_sample_once_but_a_dropped_tail(size: int, batch: int
     samplers = [EpochSampler(size, batch, 7, rank, processes, parts) for rank in range(processes)]
     tails = []
     for epoch in range(3):
-        seen = [index for sampler in samplers for part in batches(sampler, epoch) for index in part]
+        seen = [index for sampler in samplers for part in batches(sampler, epoch, parts=parts) for index in part]
         assert len(seen) == len(set(seen)) == size // batch * batch
         tails.append(frozenset(range(size)) - set(seen))
     assert len(set(tails)) == (1 if size % batch == 0 else 3)
@@ -41,7 +44,9 @@ def test_an_epoch_has_every_sample_once_but_a_dropped_tail(size: int, batch: int
 def test_any_number_of_processes_and_parts_sees_the_same_global_batches() -> None:
     alone = [set(batch) for batch in batches(EpochSampler(50, 12, 7), epoch=2)]
     for processes, parts in ((2, 1), (3, 2), (1, 4), (12, 1)):
-        shares = [batches(EpochSampler(50, 12, 7, rank, processes, parts), epoch=2) for rank in range(processes)]
+        shares = [
+            batches(EpochSampler(50, 12, 7, rank, processes, parts), epoch=2, parts=parts) for rank in range(processes)
+        ]
         joined = [
             {index for share in shares for part in share[step * parts : (step + 1) * parts] for index in part}
             for step in range(4)
@@ -66,7 +71,8 @@ def test_too_little_data_and_odd_batches_are_errors() -> None:
 
 def round_robin(*sizes: int, workers: int = 0, samples: int | None = None, **settings: Any) -> RoundRobin:
     train = TrainSettings(batch_size=4, workers=workers, **settings)
-    return RoundRobin([Loader(TinyData(size), train, World(), f"set{n}", n) for n, size in enumerate(sizes)], samples)
+    loaders = [Loader(TinyData(size), train, World(), f"set{n}", n) for n, size in enumerate(sizes)]
+    return RoundRobin(loaders, samples, train.epoch)
 
 
 def take(stream: RoundRobin, steps: int) -> list[tuple[str, tuple[str, ...], list[float]]]:
@@ -78,16 +84,17 @@ def take(stream: RoundRobin, steps: int) -> list[tuple[str, tuple[str, ...], lis
     return found
 
 
-def test_datasets_take_turns_until_the_shortest_ends() -> None:
-    stream = round_robin(22, 13, 30)
-    assert stream.steps_per_epoch == 9
-    steps = take(stream, 18)
-    assert [name for name, _, _ in steps] == ["set0", "set1", "set2"] * 6
-    for name in ("set0", "set1", "set2"):
-        first = [clip for turn, clips, _ in steps[:9] if turn == name for clip in clips]
-        second = [clip for turn, clips, _ in steps[9:] if turn == name for clip in clips]
-        assert len(set(first)) == len(first) == 12
-        assert first != second
+@pytest.mark.parametrize(("epoch", "rounds"), [("longest", 7), ("shortest", 3)])
+def test_datasets_take_turns_and_shorter_ones_begin_again(epoch: str, rounds: int) -> None:
+    stream = round_robin(22, 13, 30, epoch=epoch)
+    assert stream.steps_per_epoch == 3 * rounds
+    steps = take(stream, 42)
+    assert [name for name, _, _ in steps] == ["set0", "set1", "set2"] * 14
+    for name, batches_a_pass in (("set0", 5), ("set1", 3), ("set2", 7)):
+        mine = [clips for turn, clips, _ in steps if turn == name]
+        passes = [sum(mine[at : at + batches_a_pass], ()) for at in range(0, 14, batches_a_pass)]
+        assert all(len(set(one)) == len(one) for one in passes)
+        assert passes[0] != passes[1]
     # Equal datasets at different places are shuffled differently.
     twins = take(round_robin(22, 22), 2)
     assert twins[0][1] != twins[1][1]
@@ -96,9 +103,43 @@ def test_datasets_take_turns_until_the_shortest_ends() -> None:
 def test_a_sample_budget_ends_the_epoch() -> None:
     assert round_robin(22, 13, samples=16).steps_per_epoch == 4
     assert round_robin(22, 13, samples=23).steps_per_epoch == 4
-    assert round_robin(22, 13, samples=10**9).steps_per_epoch == 6
+    assert round_robin(22, 13, samples=800).steps_per_epoch == 200
     with pytest.raises(ConfigError, match="use at least 8"):
         round_robin(22, 13, samples=7)
+
+
+def mixed(
+    rank: int = 0, processes: int = 1, parts: int = 1, epoch: Literal["longest", "shortest"] = "longest"
+) -> MixSampler:
+    return MixSampler([EpochSampler(50, 9, 7), EpochSampler(11, 3, 8)], epoch, rank, processes, parts)
+
+
+def test_a_mixed_batch_has_of_each_what_its_weight_says_on_any_number_of_processes() -> None:
+    assert mixed().steps == 5
+    assert mixed(epoch="shortest").steps == 3
+    whole = [request for request, _ in zip(mixed(), range(20), strict=False)]
+    for request in whole:
+        assert sum(sample < 50 for sample in request.samples) == 9
+        assert len({*request.samples}) == 12
+        of_first = [sample < 50 for sample in request.samples]
+        assert all([sample < 50 for sample in spare] == of_first for spare in request.spares)
+    second = [sample for request in whole for sample in request.samples if sample >= 50]
+    assert all(len(set(second[at : at + 9])) == 9 for at in range(0, 54, 9))  # a pass of three batches
+    for processes, parts in ((2, 1), (3, 2), (12, 1)):
+        shares = [list(itertools.islice(mixed(rank, processes, parts), 20 * parts)) for rank in range(processes)]
+        for step, request in enumerate(whole):
+            pieces = [shares[rank][step * parts + part].samples for part in range(parts) for rank in range(processes)]
+            assert sum(pieces, ()) == request.samples
+            # The larger share is spread: no process is left with one source alone where it need not be.
+            assert max(sum(sample < 50 for sample in piece) for piece in pieces) <= math.ceil(9 / len(pieces)) + 1
+
+
+def test_shares_of_a_mixed_batch() -> None:
+    assert shares_of(12, [50, 50]) == [6, 6]
+    assert shares_of(10, [2, 1]) == [7, 3]
+    assert sum(shares_of(128, [2_490_000, 3_310_000])) == 128
+    with pytest.raises(ConfigError, match=r"data\.sources\.1 gives no sample to a mixed batch of 8"):
+        shares_of(8, [1000, 1])
 
 
 def test_a_dataset_may_have_its_own_batch_size() -> None:
@@ -108,7 +149,7 @@ def test_a_dataset_may_have_its_own_batch_size() -> None:
         Loader(TinyData(22), train, World(), "videos", 1),
     ]
     stream = RoundRobin(loaders)
-    assert stream.steps_per_epoch == 4
+    assert stream.steps_per_epoch == 10
     assert [len(names) for _, names, _ in take(stream, 4)] == [8, 4, 8, 4]
 
 
@@ -131,7 +172,7 @@ def test_a_changed_dataset_does_not_resume() -> None:
     state = round_robin(22, 13).state_dict()
     with pytest.raises(InputError, match=r"13 of 'set1'.* then, .*14 of 'set1'"):
         round_robin(22, 14).load_state_dict(state)
-    with pytest.raises(InputError, match=r"3 rounds an epoch then, .* 2 rounds an epoch now"):
+    with pytest.raises(InputError, match=r"5 rounds an epoch then, .* 2 rounds an epoch now"):
         round_robin(22, 13, samples=16).load_state_dict(state)
 
 

@@ -72,8 +72,7 @@ def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.mean([1.0, 2.0]) == [1.0, 2.0]
     assert world.gather("x") == ["x"]
     assert world.from_main(3) == 3
-    assert world.any(True) is True
-    assert world.any(False) is False
+    assert world.any(True, False) == [True, False]
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +100,9 @@ def test_a_second_ctrl_c_interrupts_at_once_but_an_echo_does_not(monkeypatch: py
     now = [100.0]
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now[0])
     with interrupts.Interrupts() as asked:
-        assert not asked.asked
+        assert not asked.stop
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked.asked
+        assert asked.stop
         now[0] += 0.5
         os.kill(os.getpid(), signal.SIGINT)
         now[0] += 5.0

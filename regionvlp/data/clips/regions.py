@@ -21,6 +21,7 @@ from regionvlp.data.settings import RegionClipSettings
 from regionvlp.errors import InputError, ShardError, UnreadableItemsError
 from regionvlp.regions import VideoRegions, location_vectors
 from regionvlp.shards.batch import RegionBatch
+from regionvlp.shards.datafile import LostFileError
 from regionvlp.shards.reader import BatchError
 
 EXAMPLES = 3  # ids that an error names
@@ -84,8 +85,16 @@ class RegionClips:
         try:
             batch = self._source.read_rows(rows_B, slots_BF)
         except BatchError as error:
+            # A file that is gone takes all its clips along: more than a run should leave out one by one.
+            for found in error.failed.values():
+                if isinstance(found, LostFileError):
+                    raise found from None
             raise UnreadableItemsError({at: found.message for at, found in error.failed.items()}) from None
         return self._tensors(batch, shown_BF)
+
+    def most_frames(self) -> int:
+        """Frames of the longest clip."""
+        return int(self._source.num_frames_of(self._rows).max())
 
     def stored(self, number: int, choice: FrameChoice) -> VideoRegions:
         """What is stored of the frames that a clip is made of, boxes and frame numbers included.

@@ -41,6 +41,7 @@ class CheckpointEncoder:
     """
 
     has_tokens = True
+    reads_pictures = False
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         self.name, self._checkpoint, self._system = name, checkpoint, checkpoint.system
@@ -70,7 +71,7 @@ class CheckpointEncoder:
         }
 
     def place(self) -> str:
-        return str(self._checkpoint.path.absolute())
+        return str(self._checkpoint.shared or self._checkpoint.path.absolute())
 
     def check(self, manifest: Any, folder: Path) -> None:
         """Refuses shards of another detector than the model's; see :meth:`Checkpoint.check_shards`."""
@@ -157,6 +158,4 @@ def open_checkpoint_encoder(path: str, device: str = "cpu") -> CheckpointEncoder
     Raises:
         InputError: nothing is there, or it is no checkpoint. WeightsError: its weights do not fit.
     """
-    if not Path(path).is_dir():
-        raise InputError(f"there is no checkpoint at {path}", "name the folder of a run or of a checkpoint")
     return CheckpointEncoder(load_checkpoint(path, device), path)

@@ -125,6 +125,15 @@ class FrameReader(Mapping[str, CachedVideo]):
             tuple(row["jpeg"]),
         )
 
+    def checksums(self) -> dict[str, str]:
+        """For each video, a checksum of its frames, in hexadecimal digits."""
+        found = {}
+        for shard in self._files:
+            with self._reading(shard) as file:
+                for row in file.read(columns=["video_id", "checksum"]).to_pylist():
+                    found[row["video_id"]] = f"{xxh3_64_intdigest(np.array(row['checksum'], np.uint64).tobytes()):016x}"
+        return found
+
     def plan(self) -> PlanTable | None:
         """The plan of the folder."""
         return read_plan(self.folder)

@@ -142,7 +142,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: 
         fails(name, rf"cannot download the tokenizer '{name}': http://127.0.0.1:9 does not answer .*local folder")
     fails("nowhere", "no tokenizer at nowhere: no such folder")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
-    monkeypatch.setattr("regionvlp.weights.hub._reach", lambda url: None)
+    monkeypatch.setattr("regionvlp.weights.hub.reach", lambda url: None)
     fails("someone/bert", r"cannot download the tokenizer 'someone/bert': .* reset \(.*local folder")
 
 
