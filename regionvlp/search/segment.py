@@ -92,6 +92,7 @@ class Rows:
         """The same, of files that lie at these paths, by video id; those that are not named lie where they lay."""
         found = pa.array(_paths(self.clips, paths), pa.string())
         return Rows(self.clips.set_column(CLIPS_SCHEMA.names.index("path"), "path", found), self.evidence, self.arrays)
+
     @classmethod
     def joined(cls, pieces: Sequence[Rows]) -> Rows:
         """The rows of several pieces, sorted by id."""
