@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from regionvlp.search.answers import Answers, Result, WordAnswer
     from regionvlp.search.index import Index
 
-UNLIKELY = 0.5  # share of sentences about other things that find more: the answers are probably none
 SHOWN_BOXES = 2  # of a word, on a terminal
 
 
@@ -115,7 +114,7 @@ def _lines(path: Path) -> list[str]:
 
 def _say(answers: Answers, console: Console, like: str | None) -> None:
     likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
-    unlikely = answers.present < UNLIKELY
+    unlikely = answers.unlikely
     say = "probably not in these videos" if unlikely else "found"
     asked = f'"{_short(answers.query)}": {say} ({likely})' if like is None else f"{answers.query}:"
     console.print(asked, markup=False)

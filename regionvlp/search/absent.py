@@ -76,7 +76,11 @@ def measures(without: Floats, given: Floats, seed: int = 0) -> dict[str, Any]:
         "ece": calibration_error(values, there),
         "ece_by_chance": float(np.mean(drawn)),
         "curve": [
-            {"queries": int(mine.sum()), "probability": float(values[mine].mean()), "present": there[mine].mean().item()}
+            {
+                "queries": int(mine.sum()),
+                "probability": float(values[mine].mean()),
+                "present": there[mine].mean().item(),
+            }
             for mine in _bins(values)
         ],
     }

@@ -30,6 +30,7 @@ from regionvlp.shards.vocabulary import Vocabulary, read_vocabulary
 # next. Below it detectors name everything that they can.
 ATTRIBUTE_SCORE = 0.2
 MISSING_EXAMPLES = 3
+STAMP_SLACK = 0.5  # seconds
 GRID = 4  # rows and columns of cells in a frame; 8 x 576 patches would be 4.7 MB of tokens a clip
 _STAMP = 12  # hexadecimal digits of a checksum
 
@@ -77,6 +78,18 @@ class Evidence:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: Sequence[str]
+
+
+def first_stamp(evidence: Evidence, clip: Clip) -> float:
+    """What the container stamps the first frame of a clip's file with, in seconds: 0 but for a few files.
+
+    Those are known by stamps that lie outside of the clip. Of them it is estimated: the frames of a clip lie in the
+    middles of its equal parts.
+    """
+    times = evidence.frame_time
+    if not len(times) or (times[0] >= clip.start - STAMP_SLACK and times[-1] <= clip.end + (times[-1] - times[0])):
+        return 0.0
+    return float(times[0] - clip.start - (clip.end - clip.start) / (2 * len(times)))
 
 
 @dataclass(frozen=True)
@@ -271,7 +284,7 @@ class ShardClips:
             ShardError: its file is damaged, or the folders hold other frames of it.
         """
         regions = tuple(reader[clip.clip_id] for reader in self.readers)
-        looked = [*regions, *([pictures] if pictures is not None else [])]
+        looked: list[VideoRegions | Pictures] = [*regions, *([pictures] if pictures is not None else [])]
         for other in looked[1:]:
             if not np.array_equal(other.frame_index, looked[0].frame_index):
                 raise ShardError(

@@ -6,7 +6,6 @@ Shape letters: N clips that the segments hold, those that were taken out include
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,13 +23,14 @@ from regionvlp.search.answers import Answers, Copy, Result, word_answers
 from regionvlp.search.clips import Clip, Evidence
 from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
+from regionvlp.search.filters import Filters
 from regionvlp.search.folder import Contents, IndexManifest, Unread
 from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.presence import Crowd, Judge, Jury, VectorCrowd, WordCrowd, probability
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
-from regionvlp.search.segment import Segment
+from regionvlp.search.segment import CLIPS_SCHEMA, Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
@@ -102,7 +102,7 @@ class Index:
     @cached_property
     def clips(self) -> pa.Table:
         """The table of all clips, see ``segment``; rows are numbered through, those taken out included."""
-        return pa.concat_tables([segment.clips for segment in self._segments])
+        return pa.concat_tables([CLIPS_SCHEMA.empty_table(), *(segment.clips for segment in self._segments)])
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -142,6 +142,9 @@ class Index:
         like: str | None = None,
         folder: str | None = None,
         after: float | None = None,
+        before: float | None = None,
+        shortest: float | None = None,
+        longest: float | None = None,
         rerank: bool = True,
         fine: bool = False,
     ) -> Answers:
@@ -153,7 +156,8 @@ class Index:
             like: a moment to find others like: ``clip.mp4@12s``, or ``photo.jpg``; of the index, or any file where an
                 encoder of the index looks at frames.
             folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
-            after: only files that changed after that moment, seconds since 1970.
+            after, before: only files that changed after or before that moment, seconds since 1970.
+            shortest, longest: only files of such a length, in seconds.
             rerank: compare the first hundred token by token, where there are tokens.
             fine: look at the frames of the results again, for boxes on a finer grid; a second or two each on a CPU.
 
@@ -168,7 +172,7 @@ class Index:
         if top < 1:
             raise InputError(f"top is {top}", "ask for at least 1 result")
         notes: list[str] = []
-        allowed = self._allowed(folder, after)
+        allowed = Filters(folder, after, before, shortest, longest).allowed(self.clips, self.live)
         queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
         if query.strip() and like is not None:
             raise InputError("a query and 'like' were given", "give one of them")
@@ -271,24 +275,6 @@ class Index:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._segments[number], row - int(self._starts[number])
 
-    def _allowed(self, folder: str | None, after: float | None) -> NDArray[np.bool_]:
-        allowed = self.live.copy()
-        if folder is not None:
-            ids = self.clips.column("video_id")
-            below = folder.replace(os.sep, "/").strip("/")
-            if any(sign in below for sign in "*?["):
-                names = pc.unique(ids).to_pylist()
-                fitting = pa.array([name for name in names if fnmatch.fnmatchcase(name, below)], pa.string())
-                allowed &= pc.is_in(ids, value_set=fitting).to_numpy(zero_copy_only=False)
-            else:
-                fits = pc.or_(pc.starts_with(ids, below + "/"), pc.equal(ids, below))
-                allowed &= fits.to_numpy(zero_copy_only=False)
-        if after is not None:
-            paths = self.clips.column("path")
-            late = pa.array([path for path in pc.unique(paths).to_pylist() if _changed(path) > after], pa.string())
-            allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
-        return allowed
-
     def _coarse(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
         """The best clips for encoder ``k``, by their vectors or words."""
         record = self.manifest.encoders[k]
@@ -373,13 +359,14 @@ class Index:
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
+        return without_copies(moments(listed, worst), self.look, self.alike, wanted)
 
-    def _look(self, row: int) -> int:
+    def look(self, row: int) -> int:
+        """64 bits that are alike for clips that look alike."""
         segment, inside = self._place(row)
         return segment.look(inside)
 
-    def _alike(self, one: int, other: int) -> bool:
+    def alike(self, one: int, other: int) -> bool:
         """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
         rows = np.array([one, other])
         pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
@@ -428,7 +415,7 @@ class Index:
             start=round(moment.start, 3),
             end=round(moment.end, 3),
             score=moment.score,
-            words=word_answers(words, weights, evidence),
+            words=word_answers(words, weights, evidence, clip),
             shares={name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)},
             copies=tuple(Copy(c.video_id, c.path, round(m.start, 3), round(m.end, 3)) for m, c in copies),
             clip_id=clip.clip_id,
@@ -492,13 +479,6 @@ def _moment(place: str) -> tuple[str, float | None]:
         return (name, float(time.removesuffix("s"))) if at else (place, None)
     except ValueError:
         return place, None
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return float("-inf")
 
 
 def parse_moment(text: str) -> float:

@@ -45,9 +45,10 @@ class CachedVideo:
     image_size: NDArray[np.int32]
     jpegs: tuple[bytes, ...]
 
-    def frames(self) -> list[NDArray[np.uint8]]:
-        """F pictures, uint8 [h, w, 3] RGB, of the size of the JPEGs."""
-        return [np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in self.jpegs]
+    def frames(self, slots: Iterable[int] | None = None) -> list[NDArray[np.uint8]]:
+        """Pictures, uint8 [h, w, 3] RGB, of the size of the JPEGs: all F, or those of some slots."""
+        jpegs = self.jpegs if slots is None else [self.jpegs[slot] for slot in slots]
+        return [np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
 
     def decoded(self) -> DecodedVideo:
         """The same as a reader of videos gives it."""
