@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import cast_features
-from regionvlp.search.answers import Answers, Copy, Result, word_answers
+from regionvlp.search.answers import Answers
+from regionvlp.search.certificate import Asked, check_how
 from regionvlp.search.clips import Clip, Evidence
 from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
@@ -30,6 +31,7 @@ from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.presence import Crowd, Judge, Jury, VectorCrowd, WordCrowd, probability
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
+from regionvlp.search.results import results_of
 from regionvlp.search.segment import CLIPS_SCHEMA, Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
 
@@ -70,7 +72,7 @@ class Index:
         self.live = np.ones(int(self._starts[-1]), np.bool_)
         for segment, start in zip(self._segments, self._starts, strict=False):
             self.live[start + np.array(self.contents.dropped.get(segment.name, []), np.int64)] = False
-        self._words = Words(folder)
+        self.words = Words(folder)
 
     def __len__(self) -> int:
         return int(self.live.sum())
@@ -109,7 +111,8 @@ class Index:
         return {clip_id: row for row, clip_id in enumerate(self.clips.column("clip_id").to_pylist()) if self.live[row]}
 
     @cached_property
-    def _galleries(self) -> dict[int, Gallery]:
+    def galleries(self) -> dict[int, Gallery]:
+        """The vectors of each encoder that has any, by its number."""
         return {
             k: Gallery([segment.array(f"pooled-{k}.npy") for segment in self._segments])
             for k, record in enumerate(self.manifest.encoders)
@@ -122,9 +125,9 @@ class Index:
         files = pc.dictionary_encode(self.clips.column("video_id")).combine_chunks().indices.to_numpy().astype(np.int64)
         ids = self.clips.column("clip_id").to_pylist() if any(not one.width for one in self.manifest.encoders) else []
         crowds: list[Crowd] = [
-            VectorCrowd(self._galleries[k], files, self.live)
+            VectorCrowd(self.galleries[k], files, self.live)
             if record.width
-            else WordCrowd(self._words, ids, files, self.live)
+            else WordCrowd(self.words, ids, files, self.live)
             for k, record in enumerate(self.manifest.encoders)
         ]
         return Jury(crowds, files, self.live)
@@ -147,6 +150,7 @@ class Index:
         longest: float | None = None,
         rerank: bool = True,
         fine: bool = False,
+        certificate: str = "held",
     ) -> Answers:
         """The moments that answer a sentence.
 
@@ -160,6 +164,8 @@ class Index:
             shortest, longest: only files of such a length, in seconds.
             rerank: compare the first hundred token by token, where there are tokens.
             fine: look at the frames of the results again, for boxes on a finer grid; a second or two each on a CPU.
+            certificate: how it is worked out what a result would be without each of its boxes: ``held`` (cheap),
+                ``reencode`` (exact, a second or more each on a CPU) or ``none``; see :mod:`~.certificate`.
 
         Raises:
             InputError: there is nothing to search for or in, or ``fine`` and no encoder looks at frames.
@@ -172,6 +178,7 @@ class Index:
         if top < 1:
             raise InputError(f"top is {top}", "ask for at least 1 result")
         notes: list[str] = []
+        how = check_how(certificate)
         allowed = Filters(folder, after, before, shortest, longest).allowed(self.clips, self.live)
         queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
         if query.strip() and like is not None:
@@ -185,7 +192,12 @@ class Index:
         ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
         if like is not None and (row := self._row_or_none(like)) is not None:
             ranking = _without(ranking, {row})
-        found = self._moments(ranking, top)
+        every = self._moments(ranking)
+        found = without_copies(every, self.look, self.alike, top)
+        parts = [
+            Asked(k, self.encoders[k], queries[k], one, min(first, len(one)) if self._compares(k, queries[k]) else 0)
+            for k, one in zip(asked, rankings, strict=True)
+        ]
         present = 1.0 if like is not None else self._present(queries, coarse, allowed)
         if self._made_again(first):
             notes.append(
@@ -194,10 +206,10 @@ class Index:
         notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
-        names = [self.manifest.encoders[k].name for k in asked]
         looked = self._looked_at(found, notes) if fine else {}
-        results = tuple(self._result(moment, queries, shares, names, looked.get(moment.row)) for moment in found)
-        return Answers(query or f"like {like}", present, results, tuple(notes))
+        results = results_of(self, parts, found, every, shares, looked, how)
+        worked_out = any(box.matters is not None for one in results for word in one.words for box in word.boxes)
+        return Answers(query or f"like {like}", present, results, tuple(notes), how if worked_out else "none")
 
     def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
         """[Q, N] float32: how well every clip answers every query, for measuring; -inf where a clip does not count.
@@ -281,23 +293,23 @@ class Index:
         if not record.width:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
-        return self._galleries[k].best(query.pooled, depth, allowed)
+        return self.galleries[k].best(query.pooled, depth, allowed)
 
     def _fine(self, k: int, query: Query, ranked: Ranked, first: int) -> Ranked:
         """A ranking whose first clips are compared token by token, where there are tokens."""
-        if not (first and self.manifest.encoders[k].width and query.about and len(ranked)):
+        if not (first and len(ranked) and self._compares(k, query)):
             return ranked
         rows = ranked.rows[:first]
-        stored = self._tokens(k, rows.tolist())
+        stored = self.tokens(k, rows.tolist())
         if stored is None:
             return ranked
         tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
-        pooled = self._galleries[k].vectors(rows)
+        pooled = self.galleries[k].vectors(rows)
         known = cast_features(np.stack(tokens), np.float32)
         scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
         return reranked(ranked, scores)
 
-    def _tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
+    def tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
         """The tokens of encoder ``k`` of some rows; None where there are none."""
         if self.manifest.encoders[k].tokens:
             places = map(self._place, rows)
@@ -305,6 +317,11 @@ class Index:
         if self._shards is None or not self.encoders[k].has_tokens:
             return None
         return self._shards.of(self.encoders[k], [self.clip(row) for row in rows])
+
+    def _compares(self, k: int, query: Query) -> bool:
+        """Whether encoder ``k`` can compare a query token by token."""
+        known = self.manifest.encoders[k].tokens or (self._shards is not None and self.encoders[k].has_tokens)
+        return bool(known and query.about)
 
     def _made_again(self, first: int) -> bool:
         """Whether any encoder's tokens were made anew for a search."""
@@ -314,7 +331,7 @@ class Index:
     def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
         """The clips that hold words of the query; behind them, all others with a score of 0."""
         scores = np.zeros(len(allowed), np.float32)
-        for clip_id, score in self._words.match(query.text).items():
+        for clip_id, score in self.words.match(query.text).items():
             if (row := self._row_of.get(clip_id)) is not None:
                 scores[row] = score
         rows = np.flatnonzero(allowed)
@@ -333,7 +350,7 @@ class Index:
         return [
             Query(
                 text if not record.width else "",
-                self._galleries[k].vectors(np.array([row]))[0] if record.width else None,
+                self.galleries[k].vectors(np.array([row]))[0] if record.width else None,
             )
             for k, record in enumerate(self.manifest.encoders)
         ]
@@ -354,12 +371,12 @@ class Index:
                 looked[moment.row] = (eyes[0], *again)
         return looked
 
-    def _moments(self, ranking: Ranked, wanted: int) -> list[Moment]:
+    def _moments(self, ranking: Ranked) -> list[Moment]:
         worst = float(ranking.scores[-1]) if len(ranking) else 0.0
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self.look, self.alike, wanted)
+        return moments(listed, worst)
 
     def look(self, row: int) -> int:
         """64 bits that are alike for clips that look alike."""
@@ -369,7 +386,7 @@ class Index:
     def alike(self, one: int, other: int) -> bool:
         """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
         rows = np.array([one, other])
-        pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
+        pairs = [gallery.vectors(rows) for gallery in self.galleries.values()]
         if pairs:
             return all(float(first @ second) >= SAME_MEANING for first, second in pairs)
         labels = [set(segment.evidence(inside).labels) for segment, inside in (self._place(one), self._place(other))]
@@ -382,44 +399,6 @@ class Index:
         judges = self.jury.narrowed(self.judges, self.encoders, allowed)
         parts = zip(judges, self.jury.crowds, queries, rankings, strict=True)
         return probability([judge.logit(crowd.standing(query, allowed, one)) for judge, crowd, query, one in parts])
-
-    def _result(
-        self,
-        moment: Moment,
-        queries: Sequence[Query],
-        shares: Sequence[dict[int, float]],
-        names: Sequence[str],
-        looked: tuple[int, Evidence, StoredTokens] | None = None,
-    ) -> Result:
-        segment, inside = self._place(moment.row)
-        clip, evidence = segment.clip(inside), segment.evidence(inside)
-        words: Sequence[str] = ()
-        weights: Floats | None = None
-        for k, query in enumerate(queries) if looked is None else [(looked[0], queries[looked[0]])]:
-            words = words or query.words
-            if not query.words:
-                continue
-            if looked is None:
-                found = self._tokens(k, [moment.row])
-                stored = found[0] if found else None
-            else:
-                _, evidence, stored = looked
-            weights = self.encoders[k].word_weights(query, evidence, stored)
-            if weights is not None and (np.nan_to_num(weights) > 0).any():
-                words = query.words
-                break
-        copies = [(copy, self.clip(copy.row)) for copy in moment.copies]
-        return Result(
-            video_id=clip.video_id,
-            path=clip.path,
-            start=round(moment.start, 3),
-            end=round(moment.end, 3),
-            score=moment.score,
-            words=word_answers(words, weights, evidence, clip),
-            shares={name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)},
-            copies=tuple(Copy(c.video_id, c.path, round(m.start, 3), round(m.end, 3)) for m, c in copies),
-            clip_id=clip.clip_id,
-        )
 
 
 def open_index(

@@ -83,15 +83,24 @@ class Words:
         wanted = list(dict.fromkeys(tokens(query)))[:MOST_WORDS]
         if not wanted or not self._path.exists():
             return {}
-        either = " OR ".join(f'"{word}"' for word in wanted)
         with self._open() as table:
-            rows = table.execute(
-                "SELECT clips.clip_id, -bm25(labels) FROM labels JOIN clips ON clips.number = labels.rowid "
-                "WHERE labels MATCH ?",
-                (either,),
-            ).fetchall()
-        # A word that more than half of all clips hold weighs nothing, or less; it still is there.
-        return {clip_id: max(float(score), 1e-9) for clip_id, score in rows}
+            return _matched(table, wanted)
+
+    def match_changed(self, query: str, clip_id: str, texts: Sequence[str]) -> list[float]:
+        """What :meth:`match` would give for one clip if it had each of these texts instead of its own.
+
+        Worked out in a copy of the table in memory; 0 where no word is held.
+        """
+        with self._open() as table, closing(sqlite3.connect(":memory:")) as memory:
+            table.backup(memory)
+            found = table.execute("SELECT number FROM clips WHERE clip_id = ?", (clip_id,)).fetchone()
+            wanted = list(dict.fromkeys(tokens(query)))[:MOST_WORDS]
+            scores = []
+            for text in texts if found and wanted else ():
+                memory.execute("DELETE FROM labels WHERE rowid = ?", found)
+                memory.execute("INSERT INTO labels (rowid, text) VALUES (?, ?)", (*found, text))
+                scores.append(_matched(memory, wanted).get(clip_id, 0.0))
+        return scores or [0.0] * len(texts)
 
     def texts(self, clip_ids: Sequence[str] | None = None) -> dict[str, str]:
         """What is filed, by clip: of those that are named, or of all."""
@@ -121,3 +130,13 @@ class Words:
                 f"the table of words {self._path} cannot be used: {error}",
                 "check the free space; where it is damaged, delete it and run 'regionvlp index' again",
             ) from None
+
+
+def _matched(table: sqlite3.Connection, wanted: Iterable[str]) -> dict[str, float]:
+    rows = table.execute(
+        "SELECT clips.clip_id, -bm25(labels) FROM labels JOIN clips ON clips.number = labels.rowid "
+        "WHERE labels MATCH ?",
+        (" OR ".join(f'"{word}"' for word in wanted),),
+    ).fetchall()
+    # A word that more than half of all clips hold weighs nothing, or less; it still is there.
+    return {clip_id: max(float(score), 1e-9) for clip_id, score in rows}

@@ -129,7 +129,7 @@ class IndexWriter:
     def encoded(self, inputs: Sequence[ClipInput]) -> Encodings:
         """Encodes clips, at least one; nothing is written yet, and their frames are not needed any more."""
         made = [encoder.encode_clips(inputs) for encoder in self.encoders]
-        documents = {item.clip.clip_id: document(item) for item in inputs} if self._words is not None else {}
+        documents = {item.clip.clip_id: document(item.evidence) for item in inputs} if self._words is not None else {}
         return Encodings(Rows.of(inputs, made, self.records), documents)
 
     def publish(self, parts: Sequence[Encodings]) -> None:
