@@ -31,7 +31,7 @@ from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.presence import Crowd, Judge, Jury, VectorCrowd, WordCrowd, probability
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
-from regionvlp.search.results import results_of
+from regionvlp.search.results import Found, results_of
 from regionvlp.search.segment import CLIPS_SCHEMA, Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
 
@@ -185,20 +185,9 @@ class Index:
             raise InputError("a query and 'like' were given", "give one of them")
         first = RERANKED if rerank else 0
         notes += [note for query in queries for note in query.notes]
-        # Of a picture from elsewhere, encoders that do not look know nothing.
-        asked = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
-        coarse = [self._coarse(k, queries[k], max(DEPTH, top), allowed) for k in asked]
-        rankings = [self._fine(k, queries[k], one, first) for k, one in zip(asked, coarse, strict=True)]
-        ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
-        if like is not None and (row := self._row_or_none(like)) is not None:
-            ranking = _without(ranking, {row})
-        every = self._moments(ranking)
-        found = without_copies(every, self.look, self.alike, top)
-        parts = [
-            Asked(k, self.encoders[k], queries[k], one, min(first, len(one)) if self._compares(k, queries[k]) else 0)
-            for k, one in zip(asked, rankings, strict=True)
-        ]
-        present = 1.0 if like is not None else self._present(queries, coarse, allowed)
+        hidden = self._row_or_none(like) if like is not None else None
+        found = self.find(queries, top, allowed, first, hidden)
+        present = 1.0 if like is not None else self._present(queries, found.coarse, allowed)
         if self._made_again(first):
             notes.append(
                 f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
@@ -206,10 +195,40 @@ class Index:
         notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
-        looked = self._looked_at(found, notes) if fine else {}
-        results = results_of(self, parts, found, every, shares, looked, how)
+        looked = self._looked_at(found.told, notes) if fine else {}
+        results = results_of(self, found, looked, how)
         worked_out = any(box.matters is not None for one in results for word in one.words for box in word.boxes)
         return Answers(query or f"like {like}", present, results, tuple(notes), how if worked_out else "none")
+
+    def find(
+        self,
+        queries: Sequence[Query],
+        top: int,
+        allowed: NDArray[np.bool_] | None = None,
+        first: int = RERANKED,
+        hidden: int | None = None,
+    ) -> Found:
+        """The moments that answer a query, of which nothing is told yet.
+
+        Args:
+            queries: the query as each encoder understands it. top: the most moments.
+            allowed: [N], which clips count; all by default. first: how many clips are compared token by token.
+            hidden: a row that is no answer.
+        """
+        allowed = self.live if allowed is None else allowed
+        # Of a picture from elsewhere, encoders that do not look know nothing.
+        known = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
+        coarse = [self._coarse(k, queries[k], max(DEPTH, top), allowed) for k in known]
+        rankings = [self._fine(k, queries[k], one, first) for k, one in zip(known, coarse, strict=True)]
+        ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
+        if hidden is not None:
+            ranking = _without(ranking, {hidden})
+        every = self._moments(ranking)
+        asked = [
+            Asked(k, self.encoders[k], queries[k], one, min(first, len(one)) if self._compares(k, queries[k]) else 0)
+            for k, one in zip(known, rankings, strict=True)
+        ]
+        return Found(asked, coarse, shares, every, without_copies(every, self.look, self.alike, top))
 
     def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
         """[Q, N] float32: how well every clip answers every query, for measuring; -inf where a clip does not count.

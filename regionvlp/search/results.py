@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from regionvlp.search.certificate import Asked, Certifier, How
 from regionvlp.search.clips import Evidence
 from regionvlp.search.encoders.base import Floats, StoredTokens
 from regionvlp.search.moments import Moment
+from regionvlp.search.rank import Ranked
 
 if TYPE_CHECKING:
     from regionvlp.search.index import Index
@@ -19,37 +21,50 @@ if TYPE_CHECKING:
 Looked = tuple[int, Evidence, StoredTokens]  # which encoder looked again, at what, and what it saw
 
 
-def results_of(
-    index: Index,
-    asked: Sequence[Asked],
-    found: Sequence[Moment],
-    every: Sequence[Moment],
-    shares: Sequence[Mapping[int, float]],
-    looked: Mapping[int, Looked],
-    how: How,
-) -> tuple[Result, ...]:
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        asked: by encoder that was asked. coarse: the ranking of each by vectors or words alone.
+        shares: by encoder, what it gave to the score of each row, where there are several.
+        every: all moments, best first. told: those to tell, copies folded into them.
+    """
+
+    asked: Sequence[Asked]
+    coarse: Sequence[Ranked]
+    shares: Sequence[Mapping[int, float]]
+    every: Sequence[Moment]
+    told: Sequence[Moment]
+
+    def certifier(self, index: Index, how: How) -> Certifier:
+        """What works out certificates of this search; a copy that is folded into a result is no rival of any."""
+        folded = {id(copy) for moment in self.told for copy in moment.copies}
+        return Certifier(index, self.asked, [one for one in self.every if id(one) not in folded], how)
+
+
+def results_of(index: Index, found: Found, looked: Mapping[int, Looked], how: How) -> tuple[Result, ...]:
     """What is told of a search.
 
     Args:
-        index: that was searched. asked: by encoder. found: the moments to tell, best first. every: all moments.
-        shares: by encoder, what it gave to the score of each row, where there are several.
+        index: that was searched. found: what was found.
         looked: by row, what was looked at again; such boxes are no part of any score, and get no certificate.
         how: the kind of certificate.
     """
-    folded = {id(copy) for moment in found for copy in moment.copies}
-    certifier = Certifier(index, asked, [moment for moment in every if id(moment) not in folded], how)
-    names = [index.manifest.encoders[one.k].name for one in asked]
-    told = []
-    for rank, moment in enumerate(found, start=1):
-        given = {name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)}
-        result = _result(index, moment, asked, given, looked.get(moment.row))
-        told.append(result if moment.row in looked else certifier.certified(result, moment.row, rank))
-    return tuple(told)
+    certifier = found.certifier(index, how)
+    names = [index.manifest.encoders[one.k].name for one in found.asked]
+    results = []
+    for rank, moment in enumerate(found.told, start=1):
+        shares = {name: round(of.get(moment.row, 0.0), 6) for name, of in zip(names, found.shares, strict=False)}
+        result = result_of(index, moment, found.asked, shares, looked.get(moment.row))
+        results.append(result if moment.row in looked else certifier.certified(result, moment.row, rank))
+    return tuple(results)
 
 
-def _result(
-    index: Index, moment: Moment, asked: Sequence[Asked], shares: dict[str, float], looked: Looked | None
+def result_of(
+    index: Index, moment: Moment, asked: Sequence[Asked], shares: dict[str, float], looked: Looked | None = None
 ) -> Result:
+    """A moment with the boxes that answer the words, without a certificate."""
     clip, evidence = index.clip(moment.row), index.evidence(moment.row)
     words: Sequence[str] = ()
     weights: Floats | None = None
