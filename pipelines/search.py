@@ -153,19 +153,16 @@ def _say(answers: Answers, console: Console, like: str | None, unfold: bool) -> 
 
 def _word(word: WordAnswer, rank: int) -> str:
     """A word with its best boxes: where, when, what the detector calls them, and what the answer is without all."""
+    from regionvlp.search.page import without
+
     best = sorted(word.boxes, key=lambda box: -box.weight)[:SHOWN_BOXES]
     places = []
     for box in best:
         x1, y1, x2, y2 = (round(side) for side in box.box)
         places.append(f"{box.label + ' ' if box.label else ''}[{x1} {y1} {x2} {y2}] at {box.time:.1f} s")
     more = f" and {len(word.boxes) - len(best)} more" if len(word.boxes) > len(best) else ""
-    if word.rank_without is None:
-        without = ""
-    elif word.matters:
-        without = f"; without: rank {word.rank_without}"
-    else:
-        without = "; without: no lower" if word.rank_without == rank else f"; without: higher, rank {word.rank_without}"
-    return f"{word.word}: {', '.join(places)}{more}{without}"
+    told = without(word, rank)
+    return f"{word.word}: {', '.join(places)}{more}" + (f"; {told}" if told else "")
 
 
 def _span(result: Result) -> str:
