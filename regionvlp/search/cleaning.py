@@ -85,9 +85,9 @@ def duplicates(index: Index, least: float = 0.5) -> list[DuplicateRow]:
             name = leader[name]
         return name
 
-    for (one, other), clips in copied.items():
-        if len(clips) / number_of[one] >= least:
-            leader[max(first(one), first(other))] = min(first(one), first(other))
+    for (name, like), clips in copied.items():
+        if len(clips) / number_of[name] >= least:
+            leader[max(first(name), first(like))] = min(first(name), first(like))
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(number_of):
         groups[first(name)].append(name)

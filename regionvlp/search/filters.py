@@ -60,7 +60,8 @@ class Filters:
         fits: Mask = (lengths >= (self.shortest or 0.0)) & (
             lengths <= (np.inf if self.longest is None else self.longest)
         )
-        return fits[numbers]
+        found: Mask = fits[numbers]
+        return found
 
 
 def _below(ids: pa.ChunkedArray, folder: str) -> Mask:
