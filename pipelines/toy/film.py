@@ -60,7 +60,7 @@ class Film:
         from PIL import Image
 
         frames = [Image.open(io.BytesIO(data)).convert("RGB").resize(SMALL) for data in self.pictures]
-        how = {"duration": 1000 // FRAMES_PER_SECOND, "loop": 0, "quality": 80, "method": 4}
+        how: dict[str, Any] = {"duration": 1000 // FRAMES_PER_SECOND, "loop": 0, "quality": 80, "method": 4}
         frames[0].save(path, save_all=True, append_images=frames[1:], **how)
 
 

@@ -74,9 +74,9 @@ def duplicates(index: Index, least: float = 0.5) -> list[DuplicateRow]:
     for row in rows:
         number_of[ids[row]] += 1
     copied: dict[tuple[str, str], set[int]] = defaultdict(set)  # clips of the first that are in the second
-    for one, other in _copies(index, rows, ids):
-        copied[ids[one], ids[other]].add(one)
-        copied[ids[other], ids[one]].add(other)
+    for row, copy in _copies(index, rows, ids):
+        copied[ids[row], ids[copy]].add(row)
+        copied[ids[copy], ids[row]].add(copy)
     leader = {name: name for name in number_of}
 
     def first(name: str) -> str:
@@ -85,9 +85,9 @@ def duplicates(index: Index, least: float = 0.5) -> list[DuplicateRow]:
             name = leader[name]
         return name
 
-    for (one, other), clips in copied.items():
-        if len(clips) / number_of[one] >= least:
-            leader[max(first(one), first(other))] = min(first(one), first(other))
+    for (name, like), clips in copied.items():
+        if len(clips) / number_of[name] >= least:
+            leader[max(first(name), first(like))] = min(first(name), first(like))
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(number_of):
         groups[first(name)].append(name)

@@ -57,10 +57,9 @@ class Filters:
         numbers = names.indices.to_numpy()
         lengths = np.zeros(len(names.dictionary))
         np.maximum.at(lengths, numbers[live], clips.column("end").to_numpy()[live])
-        fits: Mask = (lengths >= (self.shortest or 0.0)) & (
-            lengths <= (np.inf if self.longest is None else self.longest)
-        )
-        return fits[numbers]
+        longest = np.inf if self.longest is None else self.longest
+        fits: Mask = ((lengths >= (self.shortest or 0.0)) & (lengths <= longest))[numbers]
+        return fits
 
 
 def _below(ids: pa.ChunkedArray, folder: str) -> Mask:

@@ -80,8 +80,8 @@ def pointing(index: Index, things: Sequence[Thing]) -> dict[str, float]:
         there = index.evidence(index.row_of(found[0].clip_id)).boxes.tolist()
         hits = [any(_middle_in(tuple(one), box) for box in boxes) for one in there]
         chance.append(sum(hits) / len(hits) if hits else 0.0)
-    share = {"iou": overlaps, "inside": inside, "chance": chance}
-    return {"words": float(len(asked)), **{name: 100 * float(np.mean(values)) for name, values in share.items()}}
+    share = {name: 100 * float(np.mean(values)) for name, values in (("iou", overlaps), ("inside", inside))}
+    return {"words": float(len(asked)), **share, "chance": 100 * float(np.mean(chance))}
 
 
 def iou(one: Box, other: Box) -> float:

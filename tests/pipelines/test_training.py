@@ -321,18 +321,11 @@ def test_eval_msrvtt_on_the_public_layout(
 
 
 def test_the_shipped_recipes_are_valid() -> None:
-<<<<<<< HEAD
     recipes = resources.files("regionvlp.configs")
     frozen = [f"pretrain/frozen_{frames}f.yaml" for frames in (1, 4, 8)]
-    for name in ("pretrain/demovlp_webvid_cc3m.yaml", "pretrain/demo.yaml", "finetune/frozen_msrvtt.yaml", *frozen):
-        values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
-        values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
-        run_config(values, source=name).check_sizes()
-=======
-    recipes = resources.files("regionvlp.configs") / "pretrain"
-    for name in ("demovlp_webvid_cc3m.yaml", "demovlp_curriculum.yaml", "demo.yaml"):
+    ours = [f"pretrain/{name}.yaml" for name in ("demovlp_webvid_cc3m", "demovlp_curriculum", "demo")]
+    for name in (*ours, "finetune/frozen_msrvtt.yaml", *frozen):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
         for stage in run_config(values, source=name).staged():
             stage.check_sizes()
->>>>>>> main

@@ -206,5 +206,5 @@ def _rect(number: int, frame: int, word: str, box: WordBox, rank: int) -> Rect:
         reason += "" if moved else ", so it does not matter"
     else:
         reason = f"{seen}, weight {box.weight:.2f}"
-    sides = (round(value, 1) for value in (x1, y1, x2 - x1, y2 - y1))
-    return Rect(number, frame, *sides, box.label or word, reason)
+    x, y, width, height = (round(value, 1) for value in (x1, y1, x2 - x1, y2 - y1))
+    return Rect(number, frame, x, y, width, height, box.label or word, reason)
