@@ -50,7 +50,7 @@ def write_answers_page(path: Path, answers: Answers) -> None:
         path,
         "found.html.j2",
         title=answers.query,
-        about=f"{'Probably not in these videos: ' if answers.unlikely else ''}that anything answers is "
+        about=f"{'Probably not in these videos. ' if answers.unlikely else ''}That anything answers is "
         f"{100 * answers.present:.0f} % likely.",
         folded=answers.unlikely,
         answers=[_answer(result, rank) for rank, result in enumerate(answers.results, start=1)],
@@ -107,8 +107,9 @@ def without(word: WordAnswer, rank: int) -> str:
     if word.rank_without is None:
         return ""
     if word.matters:
-        return f"without, rank {word.rank_without}"
-    return "without, the same rank" if word.rank_without == rank else f"without, even rank {word.rank_without}"
+        return f"rank {word.rank_without} without these"
+    same = word.rank_without == rank
+    return "same rank without these" if same else f"rank {word.rank_without} even without these"
 
 
 def _box(word: str, box: WordBox, shape: tuple[int, ...], colour: str) -> Drawn:
