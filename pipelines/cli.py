@@ -24,6 +24,7 @@ from regionvlp.errors import RegionVLPError, nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("regionvlp.pipelines.ablate.command", "Train variants of a run with several seeds, and compare them."),
     "bench": ("regionvlp.pipelines.bench.command", "Measure parts of regionvlp against a named baseline."),
+    "data": ("regionvlp.pipelines.data", "List duplicates, and captions that do not fit their videos."),
     "demo": ("regionvlp.pipelines.toy.demo", "Render, extract, train, measure and draw a small world."),
     "doctor": ("regionvlp.pipelines.doctor", "Say what this machine can do, and how to mend what is missing."),
     "eval": ("regionvlp.pipelines.evaluate", "Measure retrieval with a trained checkpoint."),
@@ -35,8 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "regionvlp.pipelines.profile.command",
         "Count the parameters and FLOPs of a configuration, detector included.",
     ),
+    "report": ("regionvlp.pipelines.report", "Draw a run or shards as one page."),
     "push": ("regionvlp.pipelines.push", "Share a trained model on the Hugging Face hub."),
     "search": ("regionvlp.pipelines.search", "Find the moments that a sentence describes."),
+    "serve": ("regionvlp.pipelines.serve", "Ask an index on a page, by JSON, or from an agent."),
     "shards": ("regionvlp.pipelines.shards", "Inspect, verify and draw region shards."),
     "toyworld": ("regionvlp.pipelines.toy.render", "Render captioned clips of moving shapes."),
     "train-toy-detector": ("regionvlp.pipelines.toy.train_detector", "Train the tiny detector that comes along."),

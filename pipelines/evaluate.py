@@ -33,6 +33,9 @@ def _options(command: CommandT) -> CommandT:
         click.option("--regions", type=click.IntRange(1, 1000), help="Regions per frame.  [as in training]"),
         click.option("--frames", type=click.IntRange(1, 256), help="Frames per video.  [as in training]"),
         click.option("--annotations", type=click.Path(path_type=Path), help="Captions.  [the run's]"),
+        click.option(
+            "--videos", type=click.Path(path_type=Path), help="Videos or cached frames, for models of pixels."
+        ),
         click.option("--shards", metavar="FOLDER|ADDRESS", help="Region shards.  [the run's]"),
         click.option("--checkpoint", type=click.Path(path_type=Path), help="Or run, or hub:NAME.  [newest in runs/]"),
     ):
@@ -180,7 +183,15 @@ def _finish(found: Evaluation, json_path: str | None, about: dict[str, str | Non
     console.print(f"wrote {target}", markup=False)
 
 
-SAME = ("annotations", "shards", "frames", "regions", "allow_missing", "split")  # what makes two evaluations one
+SAME = (
+    "annotations",
+    "shards",
+    "videos",
+    "frames",
+    "regions",
+    "allow_missing",
+    "split",
+)  # what makes two evaluations one
 
 
 def _own_file(folder: Path, label: str, record: Mapping[str, Any]) -> Path:

@@ -73,7 +73,7 @@ def measure(checkpoint: Checkpoint, source: SourceSettings, device: torch.device
     retrieval = rank(checkpoint.system, encodings)
     metrics = retrieval_metrics(retrieval.similarity, retrieval.target)
     rows = _rows_with_boxes(source.captions, [*dataset.clips.ids])
-    if not rows:
+    if not rows or source.shards is None:
         return Results(checkpoint, dataset, metrics, retrieval, {}, [])
     video, text = encodings.whole()
     last_pixel = counts_last_pixel(read_manifest(source.shards).detector)

@@ -119,10 +119,11 @@ def _train(
 def _next_steps(config: RunConfig, run_dir: Path) -> list[str]:
     """Commands that go on from a trained run, whole where the configuration says on what."""
     held_out = config.evaluated
-    measured = "" if held_out else " --annotations FILE --shards FOLDER"
-    shards = (held_out or config.data.sources[0]).shards
+    source = held_out or config.data.sources[0]
+    kind = "shards" if source.shards else "videos"
+    measured = "" if held_out else f" --annotations FILE --{kind} FOLDER"
     return [
         f"regionvlp eval csv --checkpoint {run_dir}{measured}",
-        f"regionvlp index --shards {shards} --encoder {run_dir} --out {run_dir}-index",
+        f"regionvlp index --{kind} {source.place} --encoder {run_dir} --out {run_dir}-index",
         f'regionvlp search {run_dir}-index "what to look for"',
     ]

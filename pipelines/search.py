@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from regionvlp.search.answers import Answers, Result, WordAnswer
     from regionvlp.search.index import Index
 
-UNLIKELY = 0.5  # share of sentences about other things that find more: the answers are probably none
 SHOWN_BOXES = 2  # of a word, on a terminal
 
 
@@ -24,13 +23,14 @@ SHOWN_BOXES = 2  # of a word, on a terminal
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("query", required=False)
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1, 10_000), help="The most answers.")
-@click.option("--like", metavar="MOMENT", help="Find moments like clip.mp4@12s or photo.jpg of the index.")
+@click.option("--like", metavar="MOMENT", help="Find moments like clip.mp4@12s or photo.jpg, of the index or not.")
 @click.option("--from", "queries_from", type=click.Path(path_type=Path), metavar="FILE", help="A query a line.")
 @click.option("--folder", metavar="DIR", help="Only files below this folder, or of a pattern such as '*.jpg'.")
 @click.option("--after", metavar="DATE", help="Only files that changed since, such as 2026-03-01.")
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Where an encoder of the index is now.")
 @click.option("--no-rerank", is_flag=True, help="Do not compare the first hundred token by token.")
 @click.option("--from-shards", is_flag=True, help="Also where no tokens are stored: slower.")
+@click.option("--fine", is_flag=True, help="Look at the answers again, for boxes on a finer grid (hub encoders).")
 @click.option("--cut", type=click.Path(path_type=Path), metavar="DIR", help="Copy the moments out, not encoded anew.")
 @click.option("--edl", type=click.Path(path_type=Path), metavar="FILE", help="Write an edit list for video editors.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the answers with their boxes.")
@@ -47,6 +47,7 @@ def command(
     encoders: tuple[str, ...],
     no_rerank: bool,
     from_shards: bool,
+    fine: bool,
     cut: Path | None,
     edl: Path | None,
     html: Path | None,
@@ -73,7 +74,9 @@ def command(
     console = console_for(json_path)
     documents = []
     for text in asked:
-        answers = opened.search(text, top, like=like, folder=folder, after=since, rerank=not no_rerank)
+        answers = opened.search(
+            text, top, like=like, folder=folder, after=since, rerank=not no_rerank, fine=fine
+        )  # fmt: skip
         _say(answers, console, like)
         documents.append(answers.to_dict())
     if queries_from is None:
@@ -111,7 +114,7 @@ def _lines(path: Path) -> list[str]:
 
 def _say(answers: Answers, console: Console, like: str | None) -> None:
     likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
-    unlikely = answers.present < UNLIKELY
+    unlikely = answers.unlikely
     say = "probably not in these videos" if unlikely else "found"
     asked = f'"{_short(answers.query)}": {say} ({likely})' if like is None else f"{answers.query}:"
     console.print(asked, markup=False)

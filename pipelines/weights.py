@@ -1,16 +1,18 @@
 """``regionvlp weights``: the detectors that have a name, what a weights file holds, fetching and converting them.
 
-``convert`` also takes whole models: ``convert demovlp FILE`` makes a checkpoint folder of a public checkpoint.
+``convert`` also takes whole models: ``convert demovlp|frozen FILE`` makes a checkpoint folder of a public checkpoint.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from regionvlp.errors import InputError
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
 
 PATH = click.Path(path_type=Path)
@@ -75,11 +77,28 @@ def info_command(name_or_path: str, json_path: str | None) -> None:
 @click.option("--from", "source", metavar="FILE|URL", help="A local file or a URL, instead of the Hugging Face hub.")
 @click.option("--objects", type=PATH, help="The object classes, one a line.")
 @click.option("--attributes", type=PATH, help="The attribute classes, one a line.")
+@click.option("--to", type=PATH, metavar="DIR", help="With hub:NAME: a folder to carry to where there is no network.")
 @json_option
 def fetch_command(
-    name: str, source: str | None, objects: Path | None, attributes: Path | None, json_path: str | None
+    name: str,
+    source: str | None,
+    objects: Path | None,
+    attributes: Path | None,
+    to: Path | None,
+    json_path: str | None,
 ) -> None:
-    """Bring the named detector into the weights folder. What broke off goes on when the command is run again."""
+    """Bring the named detector into the weights folder. What broke off goes on when the command is run again.
+
+    NAME may be hub:OWNER/NAME, a model of pictures and sentences for 'regionvlp index': it goes into the Hub's cache,
+    and with --to into a folder that hub:DIR reads anywhere.
+    """
+    if name.startswith("hub:"):
+        if source or objects or attributes:
+            raise InputError("--from, --objects and --attributes are for detectors", "leave them out for hub:NAME")
+        _fetch_model(name.removeprefix("hub:"), to, json_path)
+        return
+    if to is not None:
+        raise InputError("--to is for hub:NAME", "detectors go into the weights folder: leave --to out")
     from regionvlp.extract.detector import default_weights_dir
     from regionvlp.extract.detector.catalogue import ENTRIES, TOY
     from regionvlp.extract.detector.fetch import fetch
@@ -96,6 +115,36 @@ def fetch_command(
     _show(description, json_path)
 
 
+def _fetch_model(name: str, to: Path | None, json_path: str | None) -> None:
+    """Fetches a model of pictures and sentences, opens it to see that it is one, and makes a bundle of its files."""
+    from regionvlp.models.hub.files import bundle
+    from regionvlp.models.hub.opening import open_joint_model
+
+    model, files = open_joint_model(name)
+    where = files.folder if to is None else to
+    if to is not None:
+        bundle(files, to)
+    sizes = {part: path.stat().st_size for part, path in files.parts.items()}
+    about = {
+        "name": files.name or name,
+        "revision": files.revision,
+        "layout": files.layout,
+        "width": model.width,
+        "picture": [model.framing.height, model.framing.width],
+        "longest": model.longest,
+        "folder": str(where),
+        "bytes": sum(sizes.values()),
+        "sha256": files.identity()["files"],
+    }
+    console = console_for(json_path)
+    console.print(f"{about['name']} at {files.revision or 'no known revision'}", markup=False)
+    frame = f"{model.framing.height} x {model.framing.width} pixels, {model.framing.mode}"
+    console.print(f"{model.width} numbers a vector; pictures of {frame}; sentences of {model.longest} tokens")
+    console.print(f"{len(sizes)} files, {human_bytes(about['bytes'])}: {where}", markup=False)
+    console.print(f"next: regionvlp index --videos DIR --out INDEX --encoder hub:{to or name}", markup=False)
+    write_json(about, json_path)
+
+
 class _Conversions(click.Group):
     """``convert FILE`` means ``convert detector FILE``, as long as detectors are what is mostly converted."""
 
@@ -109,44 +158,77 @@ class _Conversions(click.Group):
 def convert_group() -> None:
     """Make a folder of a file that others published; code in a file is never run.
 
-    'convert FILE --out DIR' takes a detector, 'convert demovlp FILE --out DIR' a public DemoVLP checkpoint.
+    'convert FILE --out DIR' takes a detector, 'convert demovlp FILE --out DIR' a public DemoVLP checkpoint,
+    'convert frozen FILE --out DIR' one of Frozen in Time.
     """
 
 
+def _of_a_model(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that makes a checkpoint folder."""
+    options = [
+        click.argument("file", type=PATH),
+        click.option("--out", required=True, type=PATH, help="The checkpoint folder to make."),
+        click.option(
+            "--tokenizer", metavar="DIR|NAME", help="Of bert-base-uncased.  [from the Hugging Face hub or its cache]"
+        ),
+        click.option("--frames", type=click.IntRange(1, 256), help="Frames the model shall read.  [as it was trained]"),
+        click.option(
+            "--inflation", type=click.Choice(["zeros", "nearest", "interp", "bilinear"]), default="zeros",
+            show_default=True, help="Where the temporal embedding of further frames comes from.",
+        ),
+        click.option("--heads", type=click.IntRange(1), help="Attention heads, for unusual widths.  [width / 64]"),
+        json_option,
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @convert_group.command("demovlp")
-@click.argument("file", type=PATH)
-@click.option("--out", required=True, type=PATH, help="The checkpoint folder to make.")
-@click.option("--tokenizer", metavar="DIR|NAME", help="Of bert-base-uncased.  [from the Hugging Face hub or its cache]")
-@click.option("--frames", type=click.IntRange(1, 256), help="Frames the model shall read.  [as it was trained]")
-@click.option(
-    "--inflation", type=click.Choice(["zeros", "interp", "bilinear"]), default="zeros", show_default=True,
-    help="Where the temporal embedding of further frames comes from.",
-)  # fmt: skip
-@click.option("--heads", type=click.IntRange(1), help="Attention heads, for models of unusual width.  [width / 64]")
-@json_option
+@_of_a_model
 def convert_demovlp_command(json_path: str | None, file: Path, out: Path, **options: Any) -> None:
     """Make a checkpoint folder of a checkpoint of the public DemoVLP code, for 'regionvlp eval' and 'finetune'."""
     from regionvlp.checkpoints.public.demovlp import convert_demovlp
 
     made = convert_demovlp(file, out, **options)
-    console = console_for(json_path)
-    frames = made["frames"]
-    shown = {
-        "checkpoint": made["checkpoint"],
-        "parameters": f"{made['parameters']:,}",
+    own = {
         "regions": f"{made['regions']} of {made['feature_width']} features, location of {made['loc_dim']}",
-        "frames": f"{frames['checkpoint']} (trained with {frames['file']})",
         "attention": "frame and time" if made["time_attention"] else "frame",
         "text length": f"{made['text_length']}, always padded: the public scores depend on it",
         "answers": f"{made['answers']:,}, the head beside the model" if made["answers"] else "none",
-        "file sha256": made["file_sha256"],
     }
-    for label, value in shown.items():
-        console.print(f"{label:<12} {value}", markup=False)
     after = f"regionvlp eval msrvtt --checkpoint {out} --shards FOLDER --annotations FOLDER"
     if made["answers"]:
         head = "regionvlp.checkpoints.public.demovlp.load_answer_head"
         after = f"in Python, regionvlp.load_checkpoint('{out}') and {head}('{out}')"
+    _show_model(made, own, after, json_path)
+
+
+@convert_group.command("frozen")
+@_of_a_model
+def convert_frozen_command(json_path: str | None, file: Path, out: Path, **options: Any) -> None:
+    """Make a checkpoint folder of a checkpoint of the public Frozen in Time code; a '.pth.tar' is read as it is."""
+    from regionvlp.checkpoints.public.frozen import convert_frozen
+
+    made = convert_frozen(file, out, **options)
+    side, patch = made["image_size"], made["patch_size"]
+    own = {"pixels": f"{side} x {side}, patches of {patch} x {patch}", "joint space": made["joint_width"]}
+    after = f"regionvlp eval msrvtt --checkpoint {out} --videos FOLDER --annotations FOLDER"
+    _show_model(made, own, after, json_path)
+
+
+def _show_model(made: dict[str, Any], own: dict[str, Any], after: str, json_path: str | None) -> None:
+    """What a conversion of a whole model made, for people and as JSON; ``own`` is what its system alone has."""
+    console, frames = console_for(json_path), made["frames"]
+    shown = {
+        "checkpoint": made["checkpoint"],
+        "parameters": f"{made['parameters']:,}",
+        "frames": f"{frames['checkpoint']} (trained with {frames['file']})",
+        **own,
+        "file sha256": made["file_sha256"],
+    }
+    for label, value in shown.items():
+        console.print(f"{label:<12} {value}", markup=False)
     console.print(f"next: {after}", markup=False)
     write_json(made, json_path)
 

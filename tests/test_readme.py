@@ -207,6 +207,9 @@ def test_links_lead_somewhere(file: Path) -> None:
 NOT_RUN = {
     "weights fetch": "needs a network or a file of other people",
     "clip.mp4@12s": "needs a clip of that name",
+    "photo.jpg": "needs a picture of that name",
+    "hub:": "needs a network, or a model of other people",
+    "--fine": "needs an index by such a model",
     "weights convert": "needs a file of other people",
     "import-butd": "needs a file of other people",
     "eval msrvtt": "needs MSR-VTT",
@@ -214,6 +217,7 @@ NOT_RUN = {
     "Train_GCC-training.tsv": "needs CC3M",
     "--engine ray": "needs a cluster",
     "bench ": "takes minutes; each has tests of its own",
+    "serve ": "serves until it is told to stop; has tests of its own",
     "--out demo-out": "takes minutes; --quick is run",
 }
 HEAVY = ("demo", "toyworld", "toy/", "ablate", "profile")

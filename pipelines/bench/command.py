@@ -11,6 +11,7 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 BENCHES: dict[str, tuple[str, str]] = {
+    "encoders": ("regionvlp.pipelines.bench.encoders", "Encoders on your own videos: recall, pointing, costs."),
     "extract": ("regionvlp.pipelines.bench.extract", "The detector, against the same network image by image."),
     "shards": ("regionvlp.pipelines.bench.shards", "Writing and reading shards, against one npz per frame."),
     "crash": ("regionvlp.pipelines.bench.crash", "Extractions killed at random moments and resumed."),
@@ -21,6 +22,7 @@ BENCHES: dict[str, tuple[str, str]] = {
         "A query at 1,000 and 12,000 items, as in DemoVLP's Table 2.",
     ),
     "rwa": ("regionvlp.pipelines.bench.rwa", "Region-word alignment, against the public form written out."),
+    "serve": ("regionvlp.pipelines.bench.serve", "Many clients at one server, against a process for each question."),
     "search": ("regionvlp.pipelines.bench.search", "Exact search over a million clips, against float32."),
 }
 

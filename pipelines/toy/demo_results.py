@@ -16,7 +16,8 @@ from regionvlp.evaluation.metrics import text_to_video_ranks
 from regionvlp.extract.detector.registry import bundled_dir
 from regionvlp.pipelines.measure import Results, region_clips, region_edges, region_tokens
 from regionvlp.report.page import inline_jpeg
-from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
+from regionvlp.report.plots import Curve, Plot
+from regionvlp.report.retrieval import Example, GroundedFrame, Hit, RegionBox, write_retrieval_page
 from regionvlp.training.logbook import read_log
 from regionvlp.video import read_frames
 

@@ -14,7 +14,7 @@ from typing import Any
 from regionvlp.checkpoints.folder import Checkpoint, load_checkpoint
 from regionvlp.config import validate
 from regionvlp.data.captions import Captions, Queries, kind_of, load_captions, overlap
-from regionvlp.data.settings import SourceSettings
+from regionvlp.data.settings import RegionClipSettings, SourceSettings
 from regionvlp.data.sources import check_script, open_source, text_reader
 from regionvlp.devices import pick_device
 from regionvlp.errors import InputError, RegionVLPError
@@ -62,6 +62,7 @@ def evaluate(
     *,
     annotations: str | Path | None = None,
     shards: str | Path | None = None,
+    videos: str | Path | None = None,
     split: str | None = None,
     queries: Queries | None = None,
     frames: int | None = None,
@@ -76,7 +77,9 @@ def evaluate(
     Args:
         checkpoint: a checkpoint's or a run's folder, or an opened one (on the device that it is on).
         benchmark: ``csv`` for one's own captions, or a data set's name.
-        annotations, shards: what to evaluate on; by default what the run was evaluated on while it trained.
+        annotations: what to evaluate on; by default what the run was evaluated on while it trained.
+        shards, videos: where the clips lie, as shards of regions for a model of regions, as videos or cached frames for
+            one of pixels; by default where the run's do.
         split, queries: the part of the annotations, and which of a clip's captions; by default the benchmark's.
         frames, regions: of a clip, in place of training's.
         allow_missing: go on where annotated videos are not in the shards.
@@ -90,14 +93,19 @@ def evaluate(
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, pick_device(device))
     known = opened.config.evaluated
     captions = Path(annotations) if annotations else known.captions if known else None
-    folder = str(shards) if shards else known.shards if known else None
-    if captions is None or folder is None:
-        name = "annotations" if captions is None else "shards"
+    given = {"shards": shards, "videos": videos}
+    place = {key: str(value) for key, value in given.items() if value}
+    if not place and known:
+        place = {"shards": known.shards} if known.shards else {"videos": str(known.videos)}
+    if captions is None or not place:
+        kind = "shards" if isinstance(opened.config.data.clips, RegionClipSettings) else "videos"
+        name = "annotations" if captions is None else kind
         raise InputError(f"the run names no {name} to evaluate on", f"give them with --{name}")
     items = measured.read(captions, split, queries)
-    own = known.model_dump(exclude_none=True) if known and annotations is None else {}
-    source = _source(items, own, folder, allow_missing, frames)
-    opened.check_shards(read_manifest(source.shards), source.shards)
+    own = known.model_dump(exclude_none=True, exclude={"shards", "videos"}) if known and annotations is None else {}
+    source = _source(items, own, place, allow_missing, frames)
+    if source.shards and isinstance(opened.config.data.clips, RegionClipSettings):
+        opened.check_shards(read_manifest(source.shards), source.shards)
     settings, config = _with_regions(opened.config, regions), opened.config
     dataset = open_source(source, settings, frames=config.eval.frames)
     check_script(dataset.captions, opened.tokenizer)
@@ -116,9 +124,9 @@ def evaluate(
     result = rank(opened.system, encodings, keep_parts=_has_public_number(config))
     metrics: dict[str, Any] = {
         "annotations": str(source.captions),
-        "shards": str(source.shards),
+        **place,
         "frames": dataset.choice.frames,
-        "regions": settings.clips.regions,
+        **({"regions": settings.clips.regions} if source.shards else {}),
         "allow_missing": source.allow_missing,
         "annotated_videos": dataset.annotated,
         **retrieval_metrics(result.similarity, result.target),
@@ -144,9 +152,11 @@ def _say_what_was_trained_on(checkpoint: Checkpoint, captions: Captions) -> None
             logger.warning("%s was trained on: %s", source.captions, shared)
 
 
-def _source(items: Items, own: dict[str, Any], shards: str, allow_missing: bool, frames: int | None) -> SourceSettings:
+def _source(
+    items: Items, own: dict[str, Any], place: dict[str, str], allow_missing: bool, frames: int | None
+) -> SourceSettings:
     """What to read: the benchmark's choice, and of what it leaves open the run's own."""
-    chosen = {"captions": items.captions, "shards": shards, "allow_missing": allow_missing}
+    chosen = {"captions": items.captions, **place, "allow_missing": allow_missing}
     fixed = {"format": items.format if items.format != "auto" else own.get("format", "auto")}
     asked = {"split": items.split, "queries": items.queries, "frames": frames}
     values = own | chosen | fixed | {key: value for key, value in asked.items() if value is not None}
@@ -157,6 +167,8 @@ def _with_regions(config: RunConfig, regions: int | None) -> Any:
     """The run's data settings with R regions a frame."""
     if regions is None:
         return config.data
+    if not isinstance(config.data.clips, RegionClipSettings):
+        raise InputError("this model reads pixels, and no regions", "leave --regions out")
     return config.data.model_copy(update={"clips": config.data.clips.model_copy(update={"regions": regions})})
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
+from regionvlp.data.clips.base import Clips
 from regionvlp.data.clips.frame_choice import FrameChoice
+from regionvlp.data.clips.opening import open_pixels
 from regionvlp.data.clips.regions import RegionClips
-from regionvlp.data.settings import RegionClipSettings
+from regionvlp.data.settings import PixelClipSettings, RegionClipSettings
 from regionvlp.data.sources import text_reader
 from regionvlp.data.text.tokenizer import TextTokenizer
-from regionvlp.errors import ConfigError, InputError, ShardError
+from regionvlp.errors import ConfigError, InputError, ShardError, nearest
 from regionvlp.evaluation.encode import encode_clips, encode_texts
 from regionvlp.models.encoded import Encoded
 from regionvlp.regions import VideoRegions
@@ -77,33 +79,48 @@ class Checkpoint:
     def encode_videos(
         self, ids: Sequence[str], shards: str | Path | Mapping[str, VideoRegions], batch_size: int = 64
     ) -> Encoded:
-        """Videos of a shard folder in the joint space.
+        """Videos of a folder in the joint space.
 
         Args:
-            ids: B of them. shards: the folder, or what holds their regions by id, such as ``open_shards(folder)``.
+            ids: B of them.
+            shards: the shard folder, or what holds their regions by id, such as ``open_shards(folder)``; for a model of
+                pixels the folder of the videos, or of cached frames.
             batch_size: at a time.
 
         Returns:
-            pooled [B, D], tokens [B, F * R, D] (regions, frame by frame) and mask [B, F * R] as :meth:`encode_text`.
+            pooled [B, D], tokens [B, F * R, D] (regions or patches, frame by frame) and mask [B, F * R], as of
+            :meth:`encode_text`.
 
         Raises:
             InputError: there is no id, or the shards do not hold one. ShardError: they are another detector's.
         """
         if not ids:
             raise InputError("there is no video to encode", "give at least one id")
-        if isinstance(shards, str | Path):
-            self.check_shards(read_manifest(shards), shards)
-            shards = open_shards(shards)
-        clips = self.config.data.clips
-        assert isinstance(clips, RegionClipSettings), "the only clips there are"
         # Where a video is asked for twice, it is read once.
-        source = RegionClips(shards, list(dict.fromkeys(ids)), clips)
-        choice = FrameChoice(self.config.eval.frames or clips.frames)
+        source = self._clips(list(dict.fromkeys(ids)), shards)
+        choice = FrameChoice(self.config.eval.frames or self.config.data.clips.frames)
         parts = encode_clips(self.system, source, choice, device=self._device, batch_size=batch_size)
         encoded = Encoded.cat(list(parts)).to("cpu").to(torch.float32)
         row = {video_id: at for at, video_id in enumerate(source.ids)}
         rows = torch.tensor([row[video_id] for video_id in ids])
         return Encoded(encoded.pooled[rows], encoded.tokens[rows], encoded.mask[rows])
+
+    def _clips(self, ids: list[str], place: str | Path | Mapping[str, VideoRegions]) -> Clips:
+        clips = self.config.data.clips
+        if isinstance(clips, RegionClipSettings):
+            if isinstance(place, str | Path):
+                self.check_shards(read_manifest(place), place)
+                place = open_shards(place)
+            return RegionClips(place, ids, clips)
+        assert isinstance(clips, PixelClipSettings), "clips are of regions or of pixels"
+        if not isinstance(place, str | Path):
+            raise InputError("this model reads pixels, and was given regions", "give the folder of the videos")
+        material = open_pixels(Path(place), clips)
+        missing = sorted(set(ids) - set(material.ids.to_pylist()))
+        if missing:
+            hint = nearest(missing[0], material.ids.to_pylist()[:1000]) or "ids are paths below the folder"
+            raise InputError(f"{place} holds no {missing[0]} ({len(missing)} of {len(ids)} are missing)", hint)
+        return material.clips(ids, trim=False)
 
     @property
     def _device(self) -> torch.device:

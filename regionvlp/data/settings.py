@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from regionvlp.config import HARMLESS, RESUMABLE, Config
 from regionvlp.data.formats import CaptionFormat, Queries
@@ -24,6 +24,10 @@ CheckpointPlace = Annotated[
 """A checkpoint's or run's folder, or the name of a shared one such as ``hub:owner/name@revision``."""
 
 
+PixelSide = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class SourceSettings(Config):
     """One set of captioned videos.
 
@@ -34,7 +38,9 @@ class SourceSettings(Config):
         queries: which captions of a clip, for MSR-VTT only.
         columns: role (``video``, ``caption``, ``split`` ...) -> the name of its column, for a table that calls them by
             names that are not known.
-        shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``.
+        shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``; for
+            models of regions.
+        videos: a folder of videos and pictures, or of frames cached by ``extract --what frames``; for models of pixels.
         frames: F for this source alone; images have one frame whatever the videos beside them have.
         allow_missing: go on where annotated videos are not in the shards.
         batch_size: of its steps, where sources take turns; null takes ``train.batch_size``.
@@ -49,13 +55,26 @@ class SourceSettings(Config):
     split: str | None = None
     queries: Queries | None = None
     columns: dict[str, str] | None = None
-    shards: ShardPlace
+    shards: ShardPlace | None = None
+    videos: AbsolutePath | None = None
     frames: int | None = Field(default=None, ge=1, le=256)
     allow_missing: bool = False
     batch_size: int | None = Field(default=None, ge=1)
     weight: float | None = Field(default=None, gt=0)
     subset: float | None = Field(default=None, gt=0, le=1)
     held_out: float | None = Field(default=None, gt=0, lt=1)
+
+    @property
+    def place(self) -> str:
+        """Where its videos lie, whatever they are made into."""
+        return self.shards or str(self.videos)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceSettings:
+        if (self.shards is None) == (self.videos is None):
+            both = "both shards and videos" if self.shards else "neither shards nor videos"
+            raise ValueError(f"it names {both}: shards for models of regions, videos for models of pixels")
+        return self
 
 
 class ClipSettings(Config):
@@ -93,6 +112,41 @@ class RegionClipSettings(ClipSettings):
     staging_gb: Annotated[float, Field(gt=0), HARMLESS] = 100.0
 
 
+class PixelClipSettings(ClipSettings):
+    """What a clip of pixels is made of.
+
+    Attributes:
+        image_size: side of a frame in pixels, or its height and width; the model's.
+        crop_area: training cuts a rectangle of this share of the frame, drawn between the two once per clip, with a
+            side ratio between 3:4 and 4:3, and makes it as large as the model reads. Tests take the whole central
+            square (or, of a model of oblong frames, the largest such rectangle).
+        flip: probability of a mirrored clip in training.
+        antialias: whether frames are made smaller without aliasing; the public Frozen's models were trained and tested
+            with aliasing.
+        reader: what decodes videos, see :func:`regionvlp.video.read_frames`.
+        time_limit: seconds that decoding one video may take.
+    """
+
+    image_size: PixelSide | tuple[PixelSide, PixelSide] = 224
+    crop_area: tuple[Share, Share] = (0.5, 1.0)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    antialias: bool = True
+    reader: Annotated[Literal["auto", "pyav", "decord", "torchcodec"], HARMLESS] = "auto"
+    time_limit: Annotated[float, Field(gt=0), HARMLESS] = 120.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+    @field_validator("crop_area")
+    @classmethod
+    def _rises(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if given[0] > given[1]:
+            raise ValueError("the smaller share comes first")
+        return given
+
+
 class DataSettings(Config):
     """What a sample is made of; each system's own class says what ``clips`` hold.
 
@@ -122,3 +176,9 @@ class RegionDataSettings(DataSettings):
     """Captions and clips of regions."""
 
     clips: RegionClipSettings = RegionClipSettings()
+
+
+class PixelDataSettings(DataSettings):
+    """Captions and clips of pixels."""
+
+    clips: PixelClipSettings = PixelClipSettings()

@@ -1,4 +1,4 @@
-"""Opens what the ``data`` section of a configuration names: captions, shards, and their join."""
+"""Opens what the ``data`` section of a configuration names: captions, clips, and their join."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from regionvlp.data import parts
 from regionvlp.data.captions import Caption, load_captions, resolve_videos
 from regionvlp.data.clips.base import VideoIds
 from regionvlp.data.clips.frame_choice import FrameChoice
-from regionvlp.data.clips.regions import RegionClips
+from regionvlp.data.clips.opening import open_material
 from regionvlp.data.pairs import Pairs
-from regionvlp.data.settings import DataSettings, RegionClipSettings, SourceSettings
+from regionvlp.data.settings import DataSettings, SourceSettings
 from regionvlp.data.text.content_words import ContentWords, WordWeights
 from regionvlp.data.text.reading import TextReader
 from regionvlp.data.text.tokenizer import TextTokenizer
@@ -51,42 +51,35 @@ def open_source(
         without: ids of clips that training leaves out, since they are evaluated on.
 
     Raises:
-        InputError: captions or shards cannot be read, annotated videos are missing from the shards, or no clip is left.
-        ShardError: the folder is not a whole shard folder.
+        InputError: captions or videos cannot be read, annotated videos are missing, or no clip is left.
+        ShardError: the folder is not a whole shard folder. ConfigError: the model reads another kind of clips.
     """
-    from regionvlp.shards import open_shards
-
     captions = load_captions(
         source.captions, format=source.format, split=source.split, queries=source.queries, columns=source.columns,
         training=training,
     )  # fmt: skip
-    clip = settings.clips
-    assert isinstance(clip, RegionClipSettings), "the only clips there are"
-    shards = open_shards(
-        source.shards, checksums=clip.checksums, staging=clip.staging, staging_bytes=int(clip.staging_gb * 1e9)
-    )
+    clip, material = settings.clips, open_material(source, settings.clips)
     annotated = len(captions.video_ids)
-    failures = {failure.video_id: failure.reason for failure in shards.failures}
-    captions = resolve_videos(captions, shards.ids_as_arrow(), allow_missing=source.allow_missing, failures=failures)
+    captions = resolve_videos(captions, material.ids, allow_missing=source.allow_missing, failures=material.failures)
     if training:
         captions = parts.without(captions, without)
         captions = parts.subset(captions, source.subset) if source.subset else captions
     elif source.held_out:
         captions = parts.held_out(captions, source.held_out)
         annotated = len(captions.video_ids)  # of that part
-    clips = RegionClips(shards, VideoIds(captions.video_ids), clip, trim=trim)
+    clips = material.clips(VideoIds(captions.video_ids), trim=trim)
     choice = FrameChoice(source.frames or frames or clip.frames, clip.sampling)
-    if training and (most := clips.most_frames()) < choice.frames:
-        raise InputError(
-            f"{source.captions}: {choice.frames} frames a clip are asked for, and its shards hold at most {most}",
-            "ask for fewer (frames), or extract more",
-        )
+    most = clips.most_frames()
+    if training and most is not None and most < choice.frames:
+        held = "its shards hold" if source.shards else f"{source.videos} holds"
+        message = f"{source.captions}: {choice.frames} frames a clip are asked for, and {held} at most {most}"
+        raise InputError(message, "ask for fewer (frames), or extract more")
     per_video = training and settings.pairs == "per_video"
     identity = {
         "pairs": len(captions),
         "clips": len(clips.ids),
         "captions": _digest(captions.texts, captions.video_ids, captions.video_index),
-        "shards": _digest(shards.checksums_of(clips.ids)),
+        "shards" if source.shards else "videos": _digest(material.marks(clips.ids)),
     }
     return Pairs(captions, clips, choice, texts, per_video=per_video, seed=seed, identity=identity, annotated=annotated)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regionvlp.losses.contrastive import global_contrast as global_contrast
     from regionvlp.losses.contrastive import global_similarity as global_similarity
     from regionvlp.losses.contrastive import info_nce as info_nce
+    from regionvlp.losses.contrastive import max_margin as max_margin
     from regionvlp.losses.gather import Candidates as Candidates
     from regionvlp.losses.gather import candidates as candidates
     from regionvlp.losses.region_word.alignment import region_word_loss as region_word_loss
@@ -36,7 +37,7 @@ __getattr__, __dir__ = exports(
             "taco_similarity",
             "taco_token_loss",
         ],
-        "regionvlp.losses.contrastive": ["global_contrast", "global_similarity", "info_nce"],
+        "regionvlp.losses.contrastive": ["global_contrast", "global_similarity", "info_nce", "max_margin"],
         "regionvlp.losses.gather": ["Candidates", "candidates"],
         "regionvlp.losses.region_word.alignment": [
             "region_word_loss",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from regionvlp.errors import InputError
 from regionvlp.losses.gather import Candidates, Contrast, this_batch
 from regionvlp.losses.temperature import check_temperature
 from regionvlp.losses.token_pairs import check_pooled, full_precision, widen
@@ -62,6 +63,30 @@ def _cosines(video: Encoded, text: Encoded) -> Tensor:
         text_TD = functional.normalize(widen(text.pooled), dim=-1, eps=1e-8)
         video_VD = functional.normalize(widen(video.pooled), dim=-1, eps=1e-8)
         return text_TD @ video_VD.T
+
+
+def max_margin(similarity_BB: Tensor, margin: float = 0.2, *, with_truth: bool = False) -> Tensor:
+    """Mean over both directions of ``max(0, margin + similarity to another - similarity to the own one)``.
+
+    Frozen in Time's other loss, for comparisons: no pair pulls harder than its margin.
+
+    Args:
+        similarity_BB: [B, B], item i of one side belongs to item i of the other.
+        margin: how far ahead the own one shall be.
+        with_truth: average over the pairs themselves as well, each of which counts as ``margin`` in both directions, as
+            the public code does where it is not told otherwise.
+
+    Raises:
+        InputError: the matrix is not square.
+    """
+    if similarity_BB.ndim != 2 or similarity_BB.shape[0] != similarity_BB.shape[1]:
+        raise InputError(f"similarities of shape {list(similarity_BB.shape)}", "pair the two sides item by item")
+    behind = torch.stack([similarity_BB, similarity_BB.T]) - similarity_BB.diagonal()[:, None]
+    over = (behind + margin).clamp(min=0)
+    if with_truth:
+        return over.mean()
+    others = ~torch.eye(len(similarity_BB), dtype=torch.bool, device=over.device)
+    return over[:, others].mean() if len(similarity_BB) > 1 else over.sum() * 0
 
 
 def info_nce(similarity_QC: Tensor, temperature: float, first: int = 0, same_QC: Tensor | None = None) -> Tensor:

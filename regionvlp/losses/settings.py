@@ -83,3 +83,9 @@ class LossSettings(Config):
         if not self.use_global and not self.use_local:
             raise ValueError("use_global and use_local are both off, so there is nothing to learn")
         return self
+
+
+class GlobalLossSettings(LossSettings):
+    """The same, without a contrast of tokens unless it is asked for (Frozen in Time)."""
+
+    use_local: bool = False

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regionvlp.models.settings import RegionEncoderSettings, TextEncoderSettings
+from regionvlp.models.settings import RegionEncoderSettings, SpaceTimeSettings, TextEncoderSettings
 
 
 def video_macs(settings: RegionEncoderSettings, frames: int, regions: int, *, attention_products: bool = True) -> int:
@@ -38,6 +38,32 @@ def video_macs(settings: RegionEncoderSettings, frames: int, regions: int, *, at
         layer += products
     ends = m * (settings.feature_width + settings.loc_dim) * width + tokens * width * settings.joint_width
     return ends + settings.depth * layer
+
+
+def space_time_macs(settings: SpaceTimeSettings, frames: int) -> dict[str, int]:
+    """Multiply-adds of one clip of F ``frames`` through the space-time transformer, projection not included.
+
+    Returns:
+        ``patch``, ``linear`` and ``attention`` (queries times keys, and weights times values), which add up to it.
+    """
+    width, places = settings.width, settings.patches
+    m = frames * places
+    tokens, mlp = m + 1, 2 * width * int(settings.width * settings.mlp_ratio)
+    if settings.attention == "timesformer":
+        copies = frames * (places + 1)  # CLS goes with each frame by itself
+        linear = 4 * width * width * copies + 5 * width * width * m + mlp * tokens
+        products = 2 * width * (m * frames + copies * (places + 1))
+    elif settings.attention == "frozen":
+        linear = (8 * width * width + mlp) * tokens
+        products = _attention(width, m, places + 1) + _attention(width, m, frames + 1)
+    else:
+        linear = (4 * width * width + mlp) * tokens
+        products = _attention(width, m, tokens)
+    return {
+        "patch": m * width * 3 * settings.patch_size**2,
+        "linear": settings.depth * linear,
+        "attention": settings.depth * products,
+    }
 
 
 def text_macs(settings: TextEncoderSettings, tokens: int, *, attention_products: bool = True) -> int:

@@ -1,4 +1,4 @@
-"""Two towers that meet in one space: a region encoder for videos, DistilBERT for captions.
+"""Two towers that meet in one space: an encoder of regions or of pixels for videos, a text encoder for captions.
 
 In: a batch by key. Out: :class:`Encoded` of either side, which the losses compare.
 """
@@ -10,25 +10,30 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from regionvlp.models.encoded import Encoded
-from regionvlp.models.pretrained import load_distilbert, load_vit
+from regionvlp.models.pretrained import load_text_weights, load_vit
 from regionvlp.models.region_encoder import RegionEncoder
-from regionvlp.models.settings import DualEncoderSettings
+from regionvlp.models.settings import DualEncoderSettings, PixelDualEncoderSettings
+from regionvlp.models.space_time import SpaceTimeEncoder
 from regionvlp.models.text_encoder import TextEncoder, with_vocabulary
 
 
 class DualEncoder(nn.Module):
     """Encodes videos and captions independently of each other."""
 
-    video_keys = ("features", "location", "region_mask")
     text_keys = ("input_ids", "attention_mask")
 
-    def __init__(self, video: RegionEncoder, text: TextEncoder) -> None:
+    def __init__(self, video: RegionEncoder | SpaceTimeEncoder, text: TextEncoder) -> None:
         super().__init__()
         self.video = video
         self.text = text
 
+    @property
+    def video_keys(self) -> tuple[str, ...]:
+        """The batch keys that :meth:`encode_video` reads."""
+        return self.video.inputs
+
     def encode_video(self, batch: Mapping[str, Tensor]) -> Encoded:
-        """``features`` [B,F,R,C], ``location`` [B,F,R,P], ``region_mask`` [B,F,R] bool: see :class:`RegionEncoder`."""
+        """The keys of :attr:`video_keys`: see the encoder's ``forward``."""
         encoded: Encoded = self.video(*(batch[key] for key in self.video_keys))
         return encoded
 
@@ -39,7 +44,10 @@ class DualEncoder(nn.Module):
 
 
 def build_dual_encoder(
-    settings: DualEncoderSettings, *, vocab_size: int | None = None, pretrained: bool = True
+    settings: DualEncoderSettings | PixelDualEncoderSettings,
+    *,
+    vocab_size: int | None = None,
+    pretrained: bool = True,
 ) -> DualEncoder:
     """Builds both towers.
 
@@ -52,10 +60,16 @@ def build_dual_encoder(
     Raises:
         InputError, WeightsError: weights that are missing, unreadable, or of another shape.
     """
-    video = RegionEncoder(settings.video)
-    text = TextEncoder(with_vocabulary(settings.text, vocab_size))
+    video = _video_encoder(settings)
+    model = DualEncoder(video, TextEncoder(with_vocabulary(settings.text, vocab_size)))
     if pretrained and settings.video.pretrained is not None:
         load_vit(video, settings.video.pretrained)
     if pretrained and settings.text.pretrained is not None:
-        load_distilbert(text, settings.text.pretrained)
-    return DualEncoder(video, text)
+        load_text_weights(model.text, settings.text.pretrained)
+    return model
+
+
+def _video_encoder(settings: DualEncoderSettings | PixelDualEncoderSettings) -> RegionEncoder | SpaceTimeEncoder:
+    if isinstance(settings, DualEncoderSettings):
+        return RegionEncoder(settings.video)
+    return SpaceTimeEncoder(settings.video)

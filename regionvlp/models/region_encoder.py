@@ -25,6 +25,8 @@ class RegionEncoder(nn.Module):
     Reads no file: :func:`regionvlp.models.pretrained.load_vit` fills in pre-trained blocks.
     """
 
+    inputs = ("features", "location", "region_mask")
+
     def __init__(self, settings: RegionEncoderSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -80,7 +82,7 @@ class RegionEncoder(nn.Module):
         cls_11D = self.cls_token + self.custom_pos_embed[:, :1]
         x_BTD = torch.cat([cls_11D.expand(len(features), -1, -1), regions_BFRD.flatten(1, 2)], dim=1)
         for block in self.blocks:
-            x_BTD = block(x_BTD, region_mask)
+            x_BTD = block(x_BTD, features.shape[1], region_mask)
         if self.settings.final_norm:
             x_BTD = self.norm(x_BTD)
         x_BTE = self.proj(x_BTD)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from regionvlp.config import Config
 
-Inflation = Literal["zeros", "interp", "bilinear"]
-"""How the temporal embedding of a checkpoint becomes one of more frames: :mod:`regionvlp.models.inflation`."""
+Side = Annotated[int, Field(ge=1, le=4096)]
+Deviation = Annotated[float, Field(gt=0)]
+Inflation = Literal["zeros", "nearest", "interp", "bilinear"]
+"""How the temporal embedding of a checkpoint becomes one of more frames: :mod:`regionvlp.models.inflation`.
+
+``interp`` is what the public code calls ``nearest``."""
 
 
 class RegionEncoderSettings(Config):
@@ -51,11 +55,70 @@ class RegionEncoderSettings(Config):
         return self
 
 
+class SpaceTimeSettings(Config):
+    """Sizes and form of the space-time transformer. The defaults are ViT-B/16 in Frozen's form.
+
+    Attributes:
+        image_size: side of a frame in pixels, or its height and width.
+        patch_size: P, side of a patch.
+        width, depth, heads, mlp_ratio: of the transformer.
+        frames: M, rows of the temporal embedding, the most frames that can be read.
+        attention: ``frozen`` and ``timesformer`` divide attention into time and space, each with the residual form of
+            its paper; ``joint`` is one attention over all patches of a clip.
+        time_init: where attention over time starts. ``zero_proj``: as a copy of attention over space whose output is
+            zero. ``zeros``: as in the public code, where only rounding noise moves it at first. ``random``: drawn.
+            TimeSformer knows one start without effect, and ``random``.
+        mean, std: of red, green and blue, which pixels between 0 and 1 are normalised by; ImageNet's.
+        joint_width: E.
+        pretrained: a timm ViT to start from (see :attr:`RegionEncoderSettings.pretrained`), or null.
+    """
+
+    image_size: Side | tuple[Side, Side] = 224
+    patch_size: int = Field(default=16, ge=1)
+    width: int = Field(default=768, ge=1)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=12, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    frames: int = Field(default=1, ge=1)
+    attention: Literal["frozen", "timesformer", "joint"] = "frozen"
+    time_init: Literal["zero_proj", "zeros", "random"] = "zero_proj"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+    joint_width: int = Field(default=256, ge=1)
+    pretrained: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """N, patches of a frame."""
+        rows, columns = self.grid
+        return rows * columns
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> SpaceTimeSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if not self.patches:
+            raise ValueError(f"a frame of {self.size} holds no patch of {self.patch_size}")
+        return self
+
+
 class TextEncoderSettings(Config):
     """Sizes of the text encoder. The defaults are ``distilbert-base-uncased``.
 
     Attributes:
-        pretrained: a folder or Hugging Face name of a DistilBERT of exactly these sizes, or null.
+        architecture: ``distilbert``, or ``bert``, whose caption is its pooler's output instead of CLS's.
+        pretrained: a folder or Hugging Face name of such a model of exactly these sizes, or null.
         vocab_size: entries of the vocabulary; null takes the tokenizer's.
         width, depth, heads, mlp_width, dropout: of the transformer (dropout also on attention weights).
         max_length: rows of the position table, the longest caption in tokens, CLS and SEP included.
@@ -63,6 +126,7 @@ class TextEncoderSettings(Config):
         joint_width: E.
     """
 
+    architecture: Literal["distilbert", "bert"] = "distilbert"
     pretrained: str | None = None
     vocab_size: int | None = Field(default=None, ge=1)
     width: int = Field(default=768, ge=1)
@@ -81,18 +145,30 @@ class TextEncoderSettings(Config):
         return self
 
 
-class DualEncoderSettings(Config):
-    """Both towers. Their ``joint_width`` must agree."""
+class TowerSettings(Config):
+    """Two towers, whose ``joint_width`` must agree; each system's own class says what they are."""
 
-    video: RegionEncoderSettings = RegionEncoderSettings()
+    video: Any
     text: TextEncoderSettings = TextEncoderSettings()
 
     @model_validator(mode="after")
-    def _one_joint_space(self) -> DualEncoderSettings:
+    def _one_joint_space(self) -> Self:
         if self.video.joint_width != self.text.joint_width:
             widths = f"video.joint_width {self.video.joint_width} and text.joint_width {self.text.joint_width}"
             raise ValueError(f"{widths} must be the same")
         return self
+
+
+class DualEncoderSettings(TowerSettings):
+    """A region encoder and a text encoder."""
+
+    video: RegionEncoderSettings = RegionEncoderSettings()
+
+
+class PixelDualEncoderSettings(TowerSettings):
+    """A space-time transformer and a text encoder."""
+
+    video: SpaceTimeSettings = SpaceTimeSettings()
 
 
 class AnswerHeadSettings(Config):

@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
 from regionvlp.store.files import replacing
 
-_environment = Environment(
-    loader=PackageLoader("regionvlp.report", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+def environment(package: str = "regionvlp.report") -> Environment:
+    """The templates of a package, and behind them those of this one, whose style all pages share."""
+    folders = dict.fromkeys((package, "regionvlp.report"))
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(folder, ".") for folder in folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+_environment = environment()
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

@@ -12,25 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp.report.page import write_page
-
-CURVE_WIDTH, CURVE_HEIGHT = 420, 160  # pixels of a plot
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a plot: its name and its points (x, y)."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot with a title and lines."""
-
-    title: str
-    curves: Sequence[Curve]
+from regionvlp.report.plots import CURVE_HEIGHT, CURVE_WIDTH, Plot, drawn
 
 
 @dataclass(frozen=True)
@@ -104,32 +86,8 @@ def write_retrieval_page(
         story=story,
         facts=dict(facts),
         table=[dict(row) for row in table],
-        plots=[_drawn(plot) for plot in plots],
+        plots=[drawn(plot) for plot in plots],
         groups=[("Found first", best), ("Missed by most", worst)],
         width=CURVE_WIDTH,
         height=CURVE_HEIGHT,
     )
-
-
-def _drawn(plot: Plot) -> dict[str, Any]:
-    """A plot in the coordinates of its SVG, with the ends of both axes."""
-    points = [point for curve in plot.curves for point in curve.points]
-    if not points:
-        return {"title": plot.title, "curves": [], "x": (0, 0), "y": (0, 0)}
-    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
-    y0 = min(y0, 0.0)
-
-    def place(x: float, y: float) -> str:
-        across, up = (x - x0) / ((x1 - x0) or 1), (y - y0) / ((y1 - y0) or 1)
-        return f"{CURVE_WIDTH * across:.1f},{CURVE_HEIGHT * (1 - up):.1f}"
-
-    lines = [
-        {
-            "name": curve.name,
-            "colour": COLOURS[number % len(COLOURS)],
-            "last": curve.points[-1][1] if curve.points else 0.0,
-            "path": " ".join(place(x, y) for x, y in curve.points),
-        }
-        for number, curve in enumerate(plot.curves)
-    ]
-    return {"title": plot.title, "curves": lines, "x": (x0, x1), "y": (y0, y1)}

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from regionvlp.search.clips import Evidence
+from regionvlp.search.clips import Clip, Evidence, first_stamp
 from regionvlp.search.encoders.base import Floats
 
 # Words that a clip answers no better than this are said to have no box.
 MOST_BOXES = 8  # of a word: one a frame
+UNLIKELY = 0.5  # probability that any answer exists, below which results are probably none
 
 
 @dataclass(frozen=True)
@@ -95,21 +96,28 @@ class Answers:
     results: tuple[Result, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def unlikely(self) -> bool:
+        """Whether the answers are probably none."""
+        return self.present < UNLIKELY
+
     def to_dict(self) -> dict[str, Any]:
         """The search as JSON values."""
         return asdict(self)
 
 
-def word_answers(words: Sequence[str], weights: Floats | None, evidence: Evidence) -> tuple[WordAnswer, ...]:
+def word_answers(
+    words: Sequence[str], weights: Floats | None, evidence: Evidence, clip: Clip
+) -> tuple[WordAnswer, ...]:
     """The best region of each frame for each word.
 
     Args:
         words: W. weights: [W, n], NaN where nothing is known, 0 or less where there is no answer; None for no boxes.
-        evidence: the n regions.
+        evidence: the n regions. clip: whose they are.
     """
     if weights is None:
         return tuple(WordAnswer(word, ()) for word in words)
-    offset = evidence.frame_time[0] if len(evidence.frame_time) else 0.0
+    offset = first_stamp(evidence, clip)
     answers = []
     for word, row in zip(words, weights, strict=True):
         boxes = []

@@ -6,7 +6,6 @@ Shape letters: N clips that the segments hold, those that were taken out include
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,17 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from regionvlp.errors import InputError, ShardError
+from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import cast_features
 from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
-from regionvlp.search.clips import Clip
+from regionvlp.search.clips import Clip, Evidence
 from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
+from regionvlp.search.filters import Filters
 from regionvlp.search.folder import Contents, IndexManifest, Unread
 from regionvlp.search.from_shards import ShardTokens
+from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
-from regionvlp.search.segment import Segment
+from regionvlp.search.segment import CLIPS_SCHEMA, Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
@@ -93,7 +94,7 @@ class Index:
     @cached_property
     def clips(self) -> pa.Table:
         """The table of all clips, see ``segment``; rows are numbered through, those taken out included."""
-        return pa.concat_tables([segment.clips for segment in self._segments])
+        return pa.concat_tables([CLIPS_SCHEMA.empty_table(), *(segment.clips for segment in self._segments)])
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -115,20 +116,28 @@ class Index:
         like: str | None = None,
         folder: str | None = None,
         after: float | None = None,
+        before: float | None = None,
+        shortest: float | None = None,
+        longest: float | None = None,
         rerank: bool = True,
+        fine: bool = False,
     ) -> Answers:
         """The moments that answer a sentence.
 
         Args:
             query: the sentence. Not needed with ``like``.
             top: the most results.
-            like: a moment of the index to find others like: ``clip.mp4@12s``, or ``photo.jpg``.
+            like: a moment to find others like: ``clip.mp4@12s``, or ``photo.jpg``; of the index, or any file where an
+                encoder of the index looks at frames.
             folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
-            after: only files that changed after that moment, seconds since 1970.
+            after, before: only files that changed after or before that moment, seconds since 1970.
+            shortest, longest: only files of such a length, in seconds.
             rerank: compare the first hundred token by token, where there are tokens.
+            fine: look at the frames of the results again, for boxes on a finer grid; a second or two each on a CPU.
 
         Raises:
-            InputError: there is nothing to search for or in. ShardError: a file of the index is damaged.
+            InputError: there is nothing to search for or in, or ``fine`` and no encoder looks at frames.
+            ShardError: a file of the index is damaged.
         """
         if not query.strip() and like is None:
             raise InputError("the query is empty", "say what to look for")
@@ -137,15 +146,18 @@ class Index:
         if top < 1:
             raise InputError(f"top is {top}", "ask for at least 1 result")
         notes: list[str] = []
-        allowed = self._allowed(folder, after)
+        allowed = Filters(folder, after, before, shortest, longest).allowed(self.clips, self.live)
         queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
         if query.strip() and like is not None:
             raise InputError("a query and 'like' were given", "give one of them")
         first = RERANKED if rerank else 0
-        rankings = [self._ranked(k, one, max(DEPTH, top), allowed, first) for k, one in enumerate(queries)]
+        notes += [note for query in queries for note in query.notes]
+        # Of a picture from elsewhere, encoders that do not look know nothing.
+        asked = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
+        rankings = [self._ranked(k, queries[k], max(DEPTH, top), allowed, first) for k in asked]
         ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
-        if like is not None:
-            ranking = _without(ranking, {self.row(like)})
+        if like is not None and (row := self._row_or_none(like)) is not None:
+            ranking = _without(ranking, {row})
         found = self._moments(ranking, top)
         best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
         present = self._present(best) if like is None else 1.0
@@ -156,8 +168,9 @@ class Index:
         notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
-        names = [record.name for record in self.manifest.encoders]
-        results = tuple(self._result(moment, queries, shares, names) for moment in found)
+        names = [self.manifest.encoders[k].name for k in asked]
+        looked = self._looked_at(found, notes) if fine else {}
+        results = tuple(self._result(moment, queries, shares, names, looked.get(moment.row)) for moment in found)
         return Answers(query or f"like {like}", present, results, tuple(notes))
 
     def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
@@ -183,10 +196,8 @@ class Index:
         Raises:
             InputError: the index holds no such file, or nothing at that time.
         """
-        name, at, time = place.rpartition("@")
-        if not at or not _is_time(time):
-            name, time = place, ""
-        if name in self._row_of and not time:
+        name, seconds = _moment(place)
+        if name in self._row_of and seconds is None:
             return self._row_of[name]
         ids = self.clips.column("video_id")
         wanted = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False) & self.live)
@@ -195,18 +206,34 @@ class Index:
         if not len(wanted):
             raise InputError(f"the index holds no '{name}'", "name a file as results do, such as holiday/clip.mp4@12s")
         start, end = (self.clips.column(key).to_numpy()[wanted] for key in ("start", "end"))
-        if not time:
+        if seconds is None:
             return int(wanted[np.argmin(start)])
-        seconds = float(time.removesuffix("s"))
         inside = (start <= seconds) & (seconds <= end)
         if not inside.any():
             raise InputError(f"'{name}' has no clip at {seconds:g} s in the index", f"it ends at {end.max():g} s")
         return int(wanted[inside][np.argmin(np.abs((start + end)[inside] / 2 - seconds))])
 
+    def _row_or_none(self, place: str) -> int | None:
+        """The row of a moment; None where the index does not hold it."""
+        try:
+            return self.row(place)
+        except InputError:
+            return None
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip were looked at, at most."""
+        return int(self.manifest.cut.get("frames", FRAMES))
+
     def clip(self, row: int) -> Clip:
         """The clip of a row."""
         segment, inside = self._place(row)
         return segment.clip(inside)
+
+    def evidence(self, row: int) -> Evidence:
+        """The regions of a row, or the cells that stand for them."""
+        segment, inside = self._place(row)
+        return segment.evidence(inside)
 
     def thumbnail(self, row: int) -> bytes:
         """The small JPEG of a row; empty where there is none."""
@@ -220,24 +247,6 @@ class Index:
     def _place(self, row: int) -> tuple[Segment, int]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._segments[number], row - int(self._starts[number])
-
-    def _allowed(self, folder: str | None, after: float | None) -> NDArray[np.bool_]:
-        allowed = self.live.copy()
-        if folder is not None:
-            ids = self.clips.column("video_id")
-            below = folder.replace(os.sep, "/").strip("/")
-            if any(sign in below for sign in "*?["):
-                names = pc.unique(ids).to_pylist()
-                fitting = pa.array([name for name in names if fnmatch.fnmatchcase(name, below)], pa.string())
-                allowed &= pc.is_in(ids, value_set=fitting).to_numpy(zero_copy_only=False)
-            else:
-                fits = pc.or_(pc.starts_with(ids, below + "/"), pc.equal(ids, below))
-                allowed &= fits.to_numpy(zero_copy_only=False)
-        if after is not None:
-            paths = self.clips.column("path")
-            late = pa.array([path for path in pc.unique(paths).to_pylist() if _changed(path) > after], pa.string())
-            allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
-        return allowed
 
     def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], first: int) -> Ranked:
         """The best clips for encoder ``k``, the first of them compared token by token."""
@@ -282,8 +291,13 @@ class Index:
         return top(rows, scores[rows], depth)
 
     def _like(self, place: str) -> list[Query]:
-        """The queries by which clips like one of the index are found."""
-        row = self.row(place)
+        """The queries by which clips like a moment are found: of the index, or of a file that it does not hold."""
+        row = self._row_or_none(place)
+        if row is None:
+            file, time = _moment(place) if not os.path.isfile(place) else (place, None)
+            if not os.path.isfile(file) or not any(encoder.reads_pictures for encoder in self.encoders):
+                self.row(place)  # says what is wrong
+            return like_file(Path(file), time, self.encoders, self.frames, float(self.manifest.cut.get("seconds", 0)))
         segment, inside = self._place(row)
         text = " ".join(sorted(set(segment.evidence(inside).labels)))
         return [
@@ -294,18 +308,35 @@ class Index:
             for k, record in enumerate(self.manifest.encoders)
         ]
 
+    def _looked_at(self, found: Sequence[Moment], notes: list[str]) -> dict[int, tuple[int, Evidence, StoredTokens]]:
+        """For each moment's row, which encoder looked again, at what, and what it saw."""
+        eyes = [k for k, one in enumerate(self.encoders) if one.reads_pictures and one.has_tokens]
+        if not eyes:
+            raise InputError(
+                "no encoder of the index can say where in a frame a word lies", "leave the finer boxes out"
+            )
+        looked: dict[int, tuple[int, Evidence, StoredTokens]] = {}
+        clips = [self.clip(moment.row) for moment in found]
+        for moment, again in zip(found, look_again(clips, self.encoders[eyes[0]], self.frames), strict=True):
+            if isinstance(again, VideoError):
+                notes.append(f"no finer boxes of {self.clip(moment.row).video_id}: {again.message}")
+            else:
+                looked[moment.row] = (eyes[0], *again)
+        return looked
+
     def _moments(self, ranking: Ranked, wanted: int) -> list[Moment]:
         worst = float(ranking.scores[-1]) if len(ranking) else 0.0
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
+        return without_copies(moments(listed, worst), self.look, self.alike, wanted)
 
-    def _look(self, row: int) -> int:
+    def look(self, row: int) -> int:
+        """64 bits that are alike for clips that look alike."""
         segment, inside = self._place(row)
         return segment.look(inside)
 
-    def _alike(self, one: int, other: int) -> bool:
+    def alike(self, one: int, other: int) -> bool:
         """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
         rows = np.array([one, other])
         pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
@@ -321,18 +352,27 @@ class Index:
         return float(np.mean([presence(score, known) for score, known in zip(best, null, strict=True)]))
 
     def _result(
-        self, moment: Moment, queries: Sequence[Query], shares: Sequence[dict[int, float]], names: Sequence[str]
+        self,
+        moment: Moment,
+        queries: Sequence[Query],
+        shares: Sequence[dict[int, float]],
+        names: Sequence[str],
+        looked: tuple[int, Evidence, StoredTokens] | None = None,
     ) -> Result:
         segment, inside = self._place(moment.row)
         clip, evidence = segment.clip(inside), segment.evidence(inside)
         words: Sequence[str] = ()
         weights: Floats | None = None
-        for k, query in enumerate(queries):
+        for k, query in enumerate(queries) if looked is None else [(looked[0], queries[looked[0]])]:
             words = words or query.words
-            stored = self._tokens(k, [moment.row]) if query.words else None
-            weights = (
-                self.encoders[k].word_weights(query, evidence, stored[0] if stored else None) if query.words else None
-            )
+            if not query.words:
+                continue
+            if looked is None:
+                found = self._tokens(k, [moment.row])
+                stored = found[0] if found else None
+            else:
+                _, evidence, stored = looked
+            weights = self.encoders[k].word_weights(query, evidence, stored)
             if weights is not None and (np.nan_to_num(weights) > 0).any():
                 words = query.words
                 break
@@ -343,7 +383,7 @@ class Index:
             start=round(moment.start, 3),
             end=round(moment.end, 3),
             score=moment.score,
-            words=word_answers(words, weights, evidence),
+            words=word_answers(words, weights, evidence, clip),
             shares={name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)},
             copies=tuple(Copy(c.video_id, c.path, round(m.start, 3), round(m.end, 3)) for m, c in copies),
             clip_id=clip.clip_id,
@@ -400,19 +440,13 @@ def _without(ranking: Ranked, rows: set[int]) -> Ranked:
     return Ranked(ranking.rows[kept], ranking.scores[kept])
 
 
-def _is_time(text: str) -> bool:
+def _moment(place: str) -> tuple[str, float | None]:
+    """``clip.mp4@12s`` as file and seconds; without seconds where it names a file alone."""
+    name, at, time = place.rpartition("@")
     try:
-        float(text.removesuffix("s"))
+        return (name, float(time.removesuffix("s"))) if at else (place, None)
     except ValueError:
-        return False
-    return True
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return float("-inf")
+        return place, None
 
 
 def parse_moment(text: str) -> float:

@@ -15,6 +15,7 @@ from regionvlp.search.answers import Answers, Result, WordBox
 from regionvlp.video import read_frames
 
 FRAMES = 3  # of a moment
+JUST_THEN = 2e-3  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,29 +53,42 @@ def _answer(result: Result) -> Answer:
     facts = f"{span}score {result.score:.3f}" + (f"; boxes for {words}" if words else "; no boxes")
     colours = {word.word: PALETTE[i % len(PALETTE)] for i, word in enumerate(result.words)}
     times = sorted({box.time for word in result.words for box in word.boxes}) or [result.start]
-    chosen = times[:: max(1, len(times) // FRAMES)][:FRAMES]
+    chosen = times[:: max(1, len(times) // FRAMES)][:FRAMES] if result.path else []
     frames = []
     for time in chosen:
         boxes = [(word.word, box) for word in result.words for box in word.boxes if box.time == time]
         try:
-            picture = picture_at(Path(result.path), time) if result.path else None
+            picture = picture_at(Path(result.path), time)
         except VideoError:
-            picture = None
-        if picture is not None:
-            drawn = [_box(word, box, picture.shape, colours[word]) for word, box in boxes]
-            frames.append(Frame(inline_jpeg(picture, quality=75), clock(time), drawn))
+            continue
+        drawn = [_box(word, box, picture.shape, colours[word]) for word, box in boxes]
+        frames.append(Frame(inline_jpeg(picture, quality=75), clock(time), drawn))
     return Answer(result.video_id, facts, frames)
 
 
-def picture_at(path: Path, time: float) -> NDArray[np.uint8] | None:
-    """The frame of a file at a time in seconds from its first one.
+def picture_at(path: Path, time: float) -> NDArray[np.uint8]:
+    """The frame of a file at a time in seconds from its first one, or one near it where there is none just then.
 
     Raises:
         VideoError: the file is gone or cannot be read.
     """
-    start = max(0.0, time - 1e-3)
-    video = read_frames(path, 1, start=start, end=start + (1.0 if time > 0 else 1e-3))
-    return video.frames[0]
+    *first, last = stretches_at(time)
+    for start, end in first:
+        try:
+            return read_frames(path, 1, start=start, end=end).frames[0]
+        except VideoError as error:
+            if error.reason != "no-frames":
+                raise
+    return read_frames(path, 1, start=last[0], end=last[1]).frames[0]
+
+
+def stretches_at(time: float) -> list[tuple[float, float]]:
+    """Where the frame of a time is looked for, one after the other: times are rounded, and a file may have gaps.
+
+    The narrower comes first, since of a stretch the frame in its middle is taken.
+    """
+    start = max(0.0, time - JUST_THEN)
+    return [(start, time + wider) for wider in (JUST_THEN, 0.1, 1.0)]
 
 
 def _box(word: str, box: WordBox, shape: tuple[int, ...], colour: str) -> Box:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from regionvlp.systems.base import System
 
 # name -> the module whose function ``build`` makes it
-SYSTEMS = {"demovlp": "regionvlp.systems.demovlp"}
+SYSTEMS = {"demovlp": "regionvlp.systems.demovlp", "frozen": "regionvlp.systems.frozen"}
 
 
 def build_system(name: str, model: Any, loss: Any, *, vocab_size: int | None = None, pretrained: bool = True) -> System:

@@ -15,10 +15,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from regionvlp.config import Config, known_keys, merge, read_yaml, validate
-from regionvlp.data.settings import CheckpointPlace, DataSettings, RegionDataSettings, SourceSettings
+from regionvlp.data.settings import (
+    CheckpointPlace,
+    DataSettings,
+    PixelDataSettings,
+    RegionDataSettings,
+    SourceSettings,
+)
 from regionvlp.errors import ConfigError, nearest
-from regionvlp.losses.settings import LossSettings
-from regionvlp.models.settings import DualEncoderSettings, Inflation
+from regionvlp.losses.settings import GlobalLossSettings, LossSettings
+from regionvlp.models.settings import DualEncoderSettings, Inflation, PixelDualEncoderSettings, TowerSettings
 from regionvlp.training.settings import OptimSettings, TrainSettings, split_batch
 
 logger = logging.getLogger(__name__)
@@ -176,12 +182,10 @@ class RunConfig(Config):
             raise ConfigError(message, "give the sources one number of frames, or set train.turns=alternate")
 
 
-class DemoVLPConfig(RunConfig):
-    """DemoVLP (:mod:`regionvlp.systems.demovlp`)."""
+class TwoTowersConfig(RunConfig):
+    """A video encoder and a text encoder (:mod:`regionvlp.systems.two_towers`)."""
 
-    task: Literal["demovlp"] = "demovlp"
-    data: RegionDataSettings = RegionDataSettings()
-    model: DualEncoderSettings = DualEncoderSettings()
+    model: TowerSettings
     loss: LossSettings = LossSettings()
 
     @property
@@ -190,31 +194,14 @@ class DemoVLPConfig(RunConfig):
 
     def check_sizes(self) -> None:
         super().check_sizes()
-        clips, video, text = self.data.clips, self.model.video, self.model.text
-        if clips.loc_dim != video.loc_dim:
-            message = f"data.clips.loc_dim {clips.loc_dim} is not model.video.loc_dim {video.loc_dim}"
-            raise ConfigError(message, "make them equal")
+        video, text = self.model.video, self.model.text
         if self.most_frames > video.frames:
             message = f"{self.most_frames} frames do not fit model.video.frames {video.frames}"
             raise ConfigError(message, f"set model.video.frames={self.most_frames}")
         if self.data.text_length > text.max_length:
             message = f"data.text_length {self.data.text_length} does not fit model.text.max_length {text.max_length}"
             raise ConfigError(message, f"set model.text.max_length={self.data.text_length}")
-        self._check_padding()
         self._check_negatives()
-
-    def _check_padding(self) -> None:
-        """A loss that counts padding is one function only if every batch is padded alike."""
-        region_word = self.loss.region_word
-        if not self.counts_padding:
-            return
-        valid = "or count valid tokens alone (loss.region_word.threshold_count, query_mean, query_norm)"
-        if not self.data.pad_text:
-            message = "loss.region_word counts padding, but data.pad_text is off: each batch would be another function"
-            raise ConfigError(message, f"set data.pad_text=true, {valid}")
-        if region_word.reads_padding and self.data.clips.padding != "edge":
-            message = f"loss.region_word reads padded regions, but data.clips.padding is {self.data.clips.padding}"
-            raise ConfigError(f"{message}, not what the public code pads with", f"set data.clips.padding=edge, {valid}")
 
     def _check_negatives(self) -> None:
         """Groups must lie within one part of a batch, since a part is all that is computed at a time."""
@@ -235,7 +222,55 @@ class DemoVLPConfig(RunConfig):
             )
 
 
-RUN_CONFIGS: dict[str, type[RunConfig]] = {"demovlp": DemoVLPConfig}
+class DemoVLPConfig(TwoTowersConfig):
+    """DemoVLP (:mod:`regionvlp.systems.demovlp`)."""
+
+    task: Literal["demovlp"] = "demovlp"
+    data: RegionDataSettings = RegionDataSettings()
+    model: DualEncoderSettings = DualEncoderSettings()
+
+    def check_sizes(self) -> None:
+        clips, video = self.data.clips, self.model.video
+        if clips.loc_dim != video.loc_dim:
+            message = f"data.clips.loc_dim {clips.loc_dim} is not model.video.loc_dim {video.loc_dim}"
+            raise ConfigError(message, "make them equal")
+        self._check_padding()
+        super().check_sizes()
+
+    def _check_padding(self) -> None:
+        """A loss that counts padding is one function only if every batch is padded alike."""
+        region_word = self.loss.region_word
+        if not self.counts_padding:
+            return
+        valid = "or count valid tokens alone (loss.region_word.threshold_count, query_mean, query_norm)"
+        if not self.data.pad_text:
+            message = "loss.region_word counts padding, but data.pad_text is off: each batch would be another function"
+            raise ConfigError(message, f"set data.pad_text=true, {valid}")
+        if region_word.reads_padding and self.data.clips.padding != "edge":
+            message = f"loss.region_word reads padded regions, but data.clips.padding is {self.data.clips.padding}"
+            raise ConfigError(f"{message}, not what the public code pads with", f"set data.clips.padding=edge, {valid}")
+
+
+class FrozenConfig(TwoTowersConfig):
+    """Frozen in Time, alone or with a token loss over patches (:mod:`regionvlp.systems.frozen`)."""
+
+    task: Literal["frozen"] = "frozen"
+    data: PixelDataSettings = PixelDataSettings()
+    model: PixelDualEncoderSettings = PixelDualEncoderSettings()
+    loss: GlobalLossSettings = GlobalLossSettings()
+
+    def check_sizes(self) -> None:
+        clips, video = self.data.clips, self.model.video
+        if clips.size != video.size:
+            message = f"data.clips.image_size {clips.image_size} is not model.video.image_size {video.image_size}"
+            raise ConfigError(message, "make them equal")
+        if self.counts_padding:
+            message = "loss.region_word counts padding, and clips of pixels have none to count"
+            raise ConfigError(message, "count valid tokens alone (loss.region_word.form=paper)")
+        super().check_sizes()
+
+
+RUN_CONFIGS: dict[str, type[RunConfig]] = {"demovlp": DemoVLPConfig, "frozen": FrozenConfig}
 
 
 def run_config(*layers: Mapping[str, Any], source: str = "the configuration") -> RunConfig:

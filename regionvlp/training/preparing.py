@@ -77,7 +77,8 @@ def prepare(run: RunConfig, stage: int = 0, init: Path | None = None) -> Prepare
     check_captions(datasets, held_out, tokenizer, config)
     system = build_system(config.task, config.model, config.loss, vocab_size=tokenizer.vocab_size, pretrained=not init)
     for source in config.all_sources:
-        system.check(read_manifest(source.shards), source.shards)
+        if source.shards:
+            system.check(read_manifest(source.shards), source.shards)
     if init:
         _start_from(system, init, config)
     weigh_by = [c for dataset in datasets for c in dataset.captions] if WORD_WEIGHT in system.inputs else []
@@ -148,16 +149,17 @@ def _start_from(system: System, init: Path, config: RunConfig) -> None:
 
 
 def _detector(config: RunConfig, init: Path | None) -> Mapping[str, Any]:
-    """The one detector that all shards of the run come from, and that the model is built for."""
+    """The one detector that all shards of the run come from, and that the model is built for; empty without shards."""
     identity: Mapping[str, Any] | None = (read_detector(init) or None) if init else None
     for source in config.all_sources:
+        if source.shards is None:
+            continue
         manifest = read_manifest(source.shards)
         if identity is not None:
             check_detector(identity, manifest.detector, f"{source.shards} holds regions of another detector")
         identity = manifest.detector
-    assert identity is not None, "a run has at least one source"
     config.check_sizes()
-    return identity
+    return identity or {}
 
 
 def _tokenizer(config: RunConfig, init: Path | None, datasets: list[Pairs]) -> TextTokenizer:

@@ -42,7 +42,9 @@ from regionvlp.training.turns import loaders_of, visits
 from regionvlp.weights.modules import DamagedCheckpointError
 
 # Where data lies may change while a run goes on: what it holds is compared instead, see identity.
-PLACES = ("data.sources.*.captions", "data.sources.*.shards", "eval.source.captions", "eval.source.shards")
+PLACES = tuple(
+    f"{source}.{key}" for source in ("data.sources.*", "eval.source") for key in ("captions", "shards", "videos")
+)
 
 logger = logging.getLogger(__name__)
 

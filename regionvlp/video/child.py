@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,15 @@ class Child:
             self.usable = False
             raise InputError(**header["input_error"])
 
-    def decode(self, path: Path, count: int, start: float | None = None, end: float | None = None) -> DecodedVideo:
-        """Has the child read ``count`` frames of a video, or of its stretch from ``start`` to ``end``.
+    def decode(
+        self,
+        path: Path,
+        count: int,
+        start: float | None = None,
+        end: float | None = None,
+        places: Sequence[float] | None = None,
+    ) -> DecodedVideo:
+        """Has the child read frames of a video; arguments as :meth:`.pool.DecodePool.submit`.
 
         Raises:
             VideoError: from the reader, or with reason ``timeout`` or ``decoder-crashed``.
@@ -111,6 +119,8 @@ class Child:
         deadline, worked = time.monotonic() + self._settings.time_limit, cpu_seconds(self.pid)
         wanted: dict[str, Any] = {"path": os.fspath(path), "count": count}
         wanted |= {name: edge for name, edge in (("start", start), ("end", end)) if edge is not None}
+        if places is not None:
+            wanted["places"] = list(places)
         request = json.dumps(wanted).encode() + b"\n"
         try:
             self._requests.write(request)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from regionvlp.errors import VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
 from regionvlp.video.forward import first_matrix, read_forward
+from regionvlp.video.sampling import FrameRule
 from regionvlp.video.survey import MATROSKA, MP4, Survey, survey
 from regionvlp.video.upright import is_mirrored
 from regionvlp.video.window import Window, find_span
@@ -30,7 +31,7 @@ _FORWARD = {MP4, MATROSKA, "avi", "flv", "asf", "mpeg", "mxf"}
 _HINT = "--decoder pyav reads more kinds of files and passes over damage"
 
 
-def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
+def read(path: Path, rule: FrameRule, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with decord; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
     found = survey(path, max_seconds=window.end)
     if found.info.container not in _FORWARD or is_mirrored(first_matrix(path)):
@@ -46,7 +47,7 @@ def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedV
     span = find_span(window, stamps, found.info.fps, found.lasts)
     announced = max(found.info.frames_announced - span.first, len(span))
     check_enough(path, len(span), announced, min_decoded, faults, window)
-    wanted = span.sample(count)
+    wanted = span.sample(rule)
     try:
         frames = list(video.get_batch(wanted).asnumpy()) if random_access else _read_on(video, wanted)
     except (decord.DECORDError, StopIteration) as error:

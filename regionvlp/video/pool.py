@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from regionvlp.video.readers import check_reader
 # A thread whose child cannot be killed (waiting for a dead network disk) is left behind.
 _JOIN_LIMIT = 10.0
 
-_Job = tuple[Path, int, float | None, float | None, "Future[DecodedVideo]"]
+_Job = tuple[Path, int, float | None, float | None, Sequence[float] | None, "Future[DecodedVideo]"]
 
 
 class DecodePool:
@@ -72,7 +73,13 @@ class DecodePool:
             thread.start()
 
     def submit(
-        self, path: Path, count: int, *, start: float | None = None, end: float | None = None
+        self,
+        path: Path,
+        count: int,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        places: Sequence[float] | None = None,
     ) -> Future[DecodedVideo]:
         """Queues a video.
 
@@ -80,6 +87,7 @@ class DecodePool:
             path: the file.
             count: frames wanted, at least 1.
             start, end: the stretch to take them from, see :func:`~regionvlp.video.readers.read_frames`.
+            places: where in its segment each of them lies, as there.
 
         Returns:
             A future that gives the frames or raises :class:`~regionvlp.errors.VideoError`; ``transient`` tells
@@ -94,7 +102,7 @@ class DecodePool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
-            self._jobs.put((path, count, start, end, future))
+            self._jobs.put((path, count, start, end, places, future))
         return future
 
     def child_pids(self) -> list[int]:
@@ -146,12 +154,12 @@ class DecodePool:
         job = self._jobs.get()
         if job is None:
             return child, False
-        path, count, start, end, future = job
+        path, count, start, end, places, future = job
         if not future.set_running_or_notify_cancel():
             return child, True
         try:
             child = child or self._start_child()
-            future.set_result(child.decode(path, count, start, end))
+            future.set_result(child.decode(path, count, start, end, places))
         except Exception as error:
             future.set_exception(CancelledError("the pool was closed") if self._closed else error)
         if child and (not child.usable or child.served >= self._recycle_after):

@@ -11,19 +11,20 @@ import numpy as np
 from regionvlp.errors import VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
 from regionvlp.video.forward import read_forward
+from regionvlp.video.sampling import FrameRule
 from regionvlp.video.seeking import NotExact, plan_sections, read_sections
 from regionvlp.video.survey import Survey, survey
 from regionvlp.video.window import Span, Window, find_span
 
 
-def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
+def read(path: Path, rule: FrameRule, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with PyAV; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
     found = survey(path, max_seconds=window.end)
     span = find_span(window, found.shown_times(), found.info.fps, found.lasts)
     # What a header promises beyond the packets that are there, it promises of the frames after the window's start.
     announced = max(found.info.frames_announced - span.first, len(span))
     expected = _Expected(path, found, span, announced, min_decoded, window)
-    return _by_seeking(expected, count) or _by_reading_on(expected, count)
+    return _by_seeking(expected, rule) or _by_reading_on(expected, rule)
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class _Expected:
         check_enough(self.path, decoded, self.announced, self.min_decoded, faults, self.window)
 
 
-def _by_seeking(expected: _Expected, count: int) -> DecodedVideo | None:
+def _by_seeking(expected: _Expected, rule: FrameRule) -> DecodedVideo | None:
     """Decodes only from key frames to wanted frames, or returns None where that does not pay or is not exact."""
     path, found, span = expected.path, expected.found, expected.span
-    wanted = span.sample(count)
+    wanted = span.sample(rule)
     plan = plan_sections(found, wanted)
     if plan is None:
         return None
@@ -66,15 +67,15 @@ def _by_seeking(expected: _Expected, count: int) -> DecodedVideo | None:
     )
 
 
-def _by_reading_on(expected: _Expected, count: int) -> DecodedVideo:
+def _by_reading_on(expected: _Expected, rule: FrameRule) -> DecodedVideo:
     """Decodes everything, and once more if other frames came out than the packets made believe."""
     path, found = expected.path, expected.found
-    wanted = expected.span.sample(count)
+    wanted = expected.span.sample(rule)
     result = read_forward(path, found, wanted)
     decoded = frames_read = len(result.stamps)
     span = find_span(expected.window, result.stamps, found.info.fps, found.lasts)
     expected.check(len(span), result.faults)
-    if (true := span.sample(count)) != wanted:
+    if (true := span.sample(rule)) != wanted:
         wanted, result = true, read_forward(path, found, true)
         frames_read += len(result.stamps)
     if len(result.stamps) != decoded:

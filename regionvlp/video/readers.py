@@ -15,12 +15,13 @@ from pathlib import Path
 from regionvlp.errors import InputError, nearest
 from regionvlp.video.decoded import DecodedVideo
 from regionvlp.video.find import IMAGE_SUFFIXES, looks_like_image
+from regionvlp.video.sampling import FrameRule
 from regionvlp.video.window import Window
 
 READERS = ("auto", "pyav", "decord", "torchcodec")
 
-# What every reader offers: (path, count, window, min_decoded) -> the frames.
-Reader = Callable[[Path, int, Window, float], DecodedVideo]
+# What every reader offers: (path, which frames, window, min_decoded) -> the frames.
+Reader = Callable[[Path, FrameRule, Window, float], DecodedVideo]
 
 _INSTALL = {
     "pyav": "pip install av",
@@ -33,6 +34,7 @@ def read_frames(
     path: Path,
     count: int,
     *,
+    places: Sequence[float] | None = None,
     reader: str = "auto",
     start: float | None = None,
     end: float | None = None,
@@ -47,6 +49,8 @@ def read_frames(
     Args:
         path: the file. An image is known by its suffix, or by its first bytes if it has none.
         count: frames wanted, at least 1.
+        places: where in its segment each of them lies, see :class:`~regionvlp.video.sampling.FrameRule`; by default
+            in the middle.
         reader: ``auto`` (PyAV), ``pyav``, ``decord`` or ``torchcodec``.
         start, end: take the frames with ``start <= time < end`` only, in seconds from the first frame of the file.
             Their indices and times stay those of the whole file.
@@ -56,15 +60,16 @@ def read_frames(
     Raises:
         VideoError: the file gives no usable frames; ``reason`` is a key of :data:`~regionvlp.video.failures.REASONS`.
         InputError: the reader is unknown or not installed.
-        ValueError: ``start`` and ``end`` are no stretch of time.
+        ValueError: ``start`` and ``end`` are no stretch of time, or ``places`` no places.
     """
+    rule = FrameRule(count, None if places is None else tuple(places))
     read, window = load_reader(reader), Window.of(start, end, max_seconds)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES or (not suffix and looks_like_image(path)):
         from regionvlp.video.images import read_image
 
         return read_image(path, window)
-    return read(path, count, window, min_decoded)
+    return read(path, rule, window, min_decoded)
 
 
 def load_reader(reader: str) -> Reader:

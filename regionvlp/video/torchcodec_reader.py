@@ -13,6 +13,7 @@ import numpy as np
 from regionvlp.errors import InputError, VideoError
 from regionvlp.video.decoded import DecodedVideo, check_enough, frame_times
 from regionvlp.video.forward import first_matrix
+from regionvlp.video.sampling import FrameRule
 from regionvlp.video.survey import MATROSKA, MP4, Survey, survey
 from regionvlp.video.upright import is_mirrored
 from regionvlp.video.window import Window, find_span
@@ -26,14 +27,14 @@ except (ImportError, OSError, RuntimeError) as error:  # a wheel for another tor
     ) from error
 
 
-def read(path: Path, count: int, window: Window, min_decoded: float) -> DecodedVideo:
+def read(path: Path, rule: FrameRule, window: Window, min_decoded: float) -> DecodedVideo:
     """Reads a video with torchcodec; arguments and errors are those of :func:`~regionvlp.video.readers.read_frames`."""
     found = survey(path, max_seconds=window.end)
     times = found.shown_times()
     span = find_span(window, times, found.info.fps, found.lasts)
     announced = max(found.info.frames_announced - span.first, len(span))
     check_enough(path, len(span), announced, min_decoded, window=window)
-    wanted = span.sample(count)
+    wanted = span.sample(rule)
     try:
         decoder = VideoDecoder(str(path.absolute()), dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=1)
         exact = _is_exact(path, found, decoder)

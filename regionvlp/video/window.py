@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regionvlp.video.decoded import frame_times
-from regionvlp.video.sampling import uniform_indices
+from regionvlp.video.sampling import FrameRule
 
 # Seconds by which a frame may miss an edge that it stands on: sums of binary fractions are not exact.
 _EPSILON = 1e-6
@@ -56,9 +56,9 @@ class Span:
     def __len__(self) -> int:
         return self.last - self.first
 
-    def sample(self, count: int) -> list[int]:
-        """``count`` positions spread evenly, see :func:`~regionvlp.video.sampling.uniform_indices`."""
-        return [self.first + index for index in uniform_indices(len(self), count)]
+    def sample(self, rule: FrameRule) -> list[int]:
+        """The positions that a rule takes of these."""
+        return [self.first + index for index in rule.indices(len(self))]
 
 
 def find_span(window: Window, stamps: Sequence[float | None], fps: float, lasts: float = 0.0) -> Span:

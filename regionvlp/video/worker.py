@@ -1,10 +1,10 @@
 """The child process of :class:`~regionvlp.video.pool.DecodePool`: decodes one video after another until told to stop.
 
 Protocol, nothing pickled: each request is a line of JSON on standard input, ``{"path": ..., "count": ...}``, with
-``start`` and ``end`` where a stretch is meant. Each answer goes to what was standard output when the process began:
-four bytes with the length of a header (big endian), the header in JSON, and the raw bytes of the pictures. The first
-answer, ``{"ready": true}``, says that the imports are done. Standard output itself is turned to standard error, so that
-the chatter of a library cannot get in between.
+``places`` where frames are drawn, and ``start`` and ``end`` where a stretch is meant. Each answer goes to what was
+standard output when the process began: four bytes with the length of a header (big endian), the header in JSON, and
+the raw bytes of the pictures. The first answer, ``{"ready": true}``, says that the imports are done. Standard output
+itself is turned to standard error, so that the chatter of a library cannot get in between.
 """
 
 from __future__ import annotations

@@ -29,6 +29,11 @@ class Architecture(NamedTuple):
     patterns: tuple[str, ...]
     hint: str
 
+    def fits(self, names: Iterable[str]) -> bool:
+        """Whether the names of a file's tensors are such a file's."""
+        listed = list(names)
+        return all(any(re.match(pattern, name) for name in listed) for pattern in self.patterns)
+
 
 DEMOVLP = Architecture(
     "a DemoVLP checkpoint",
@@ -40,14 +45,19 @@ DETECTOR = Architecture(
     (r"(model\.)?(backbone|proposal_generator|roi_heads)\.",),
     "convert it with 'regionvlp weights convert {path} --out DIR'",
 )
-_PIXELS = "nothing here reads it: it takes pixels, not regions"
+FROZEN = Architecture(
+    "a checkpoint of Frozen in Time",
+    (r"video_model\.", r"vid_proj\."),
+    "convert it with 'regionvlp weights convert frozen {path} --out DIR'",
+)
+_NOTHING = "no command here converts it"
 # The first that fits is it.
 KNOWN = (
     Architecture("a checkpoint of regionvlp", (r"model\.(video|text)\.",), "use its folder as it is"),
     DEMOVLP,
-    Architecture("a checkpoint of MCQ or MILES", (r"video_model\.", r"text_proj\."), _PIXELS),
-    Architecture("a checkpoint of Frozen in Time", (r"video_model\.",), _PIXELS),
-    Architecture("a CLIP", (r"(visual|clip|vision_model)\.",), _PIXELS),
+    Architecture("a checkpoint of MCQ or MILES", (r"video_model\.", r"text_proj\."), _NOTHING),
+    FROZEN,
+    Architecture("a CLIP", (r"(visual|clip|vision_model)\.",), _NOTHING),
     DETECTOR,
     Architecture(
         "a ViT",
@@ -66,11 +76,13 @@ def stranger(path: Path, names: Iterable[str], wanted: Architecture) -> WeightsE
 
     Args:
         path: the file. names: of its tensors, with or without the ``module.`` of parallel training.
-        wanted: is never complained about.
+        wanted: is never complained about, nor what is only like it.
     """
     bare = [name.removeprefix("module.") for name in names]
     for known in KNOWN:
-        if known is not wanted and all(any(re.match(p, name) for name in bare) for p in known.patterns):
+        if known is wanted and known.fits(bare):
+            return None
+        if known.fits(bare):
             return WeightsError(f"{path} is {known.name}, not {wanted.name}", known.hint.format(path=path))
     return None
 

@@ -11,7 +11,16 @@ from torch import Tensor
 from regionvlp.extract.detector.config import FAMILIES
 from regionvlp.extract.detector.cost import counted_frame, frame_cost, known_config
 from regionvlp.models import RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
-from regionvlp.models.cost import alignment_macs, counted_flops, parameters, text_macs, video_macs
+from regionvlp.models.cost import (
+    alignment_macs,
+    counted_flops,
+    parameters,
+    space_time_macs,
+    text_macs,
+    video_macs,
+)
+from regionvlp.models.settings import SpaceTimeSettings
+from regionvlp.models.space_time import SpaceTimeEncoder
 
 PUBLIC: dict[str, Any] = {"loc_dim": 6, "attention": "frame", "final_norm": False}
 
@@ -43,6 +52,19 @@ def test_the_video_encoder(changes: dict[str, Any], frames: int, flops: int | No
 def test_the_papers_figure_leaves_attention_products_out() -> None:
     settings = RegionEncoderSettings(**PUBLIC, frames=8)
     assert 2 * video_macs(settings, 8, 30, attention_products=False) == 41_790_455_808
+
+
+@pytest.mark.parametrize("attention", ["frozen", "timesformer", "joint"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_the_space_time_transformer(attention: str, frames: int) -> None:
+    settings = SpaceTimeSettings.model_validate(
+        {"attention": attention, "frames": frames, "image_size": (32, 48), "width": 48, "heads": 4, "depth": 2}
+    )
+    with torch.device("meta"):
+        model = SpaceTimeEncoder(settings).eval()
+        video = torch.zeros(1, frames, 3, 32, 48)
+    formula = sum(space_time_macs(settings, frames).values())
+    assert counted_flops(lambda: model.encode(model.place(model.patches(video)), frames)) == 2 * formula
 
 
 @pytest.mark.parametrize(("tokens", "flops"), [(32, 2_749_366_272), (100, 8_717_107_200)])

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from regionvlp.errors import InputError, WeightsError
 from regionvlp.models import RegionEncoder, RegionEncoderSettings, TextEncoder, TextEncoderSettings
-from regionvlp.models.pretrained import load_distilbert, load_vit
+from regionvlp.models.pretrained import load_text_weights, load_vit
 
 VIDEO: dict[str, Any] = {"feature_width": 12, "width": 16, "depth": 2, "heads": 4, "regions": 4, "joint_width": 8}
 TEXT: dict[str, Any] = {"vocab_size": 30, "width": 16, "depth": 1, "heads": 4, "mlp_width": 32, "max_length": 10}
@@ -93,7 +93,7 @@ def test_distilbert_from_a_folder(tmp_path: Path) -> None:
     source, encoder = text_encoder(), text_encoder()
     source.model.save_pretrained(tmp_path / "bert")
     projection = encoder.projection.weight.clone()
-    load_distilbert(encoder, str(tmp_path / "bert"))
+    load_text_weights(encoder, str(tmp_path / "bert"))
     for name, tensor in encoder.model.state_dict().items():
         assert torch.equal(tensor, source.model.state_dict()[name])
     assert torch.equal(encoder.projection.weight, projection)
@@ -103,26 +103,26 @@ def test_folders_that_hold_no_such_distilbert(tmp_path: Path) -> None:
     bert = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
     BertModel(bert).save_pretrained(tmp_path / "bert")
     with pytest.raises(WeightsError, match="is a bert, not a DistilBERT"):
-        load_distilbert(text_encoder(), str(tmp_path / "bert"))
+        load_text_weights(text_encoder(), str(tmp_path / "bert"))
 
     text_encoder().model.save_pretrained(tmp_path / "distil")
     with pytest.raises(WeightsError, match=r"word_embeddings.weight \[30, 16\] instead of \[40, 16\]"):
-        load_distilbert(text_encoder(vocab_size=40), str(tmp_path / "distil"))
+        load_text_weights(text_encoder(vocab_size=40), str(tmp_path / "distil"))
     with pytest.raises(WeightsError, match=r"missing \(transformer.layer.1"):
-        load_distilbert(text_encoder(depth=2), str(tmp_path / "distil"))
+        load_text_weights(text_encoder(depth=2), str(tmp_path / "distil"))
 
     weights = tmp_path / "distil" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(WeightsError, match="cannot read text weights"):
-        load_distilbert(text_encoder(), str(tmp_path / "distil"))
+        load_text_weights(text_encoder(), str(tmp_path / "distil"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="cannot read text weights"):
-        load_distilbert(text_encoder(), str(tmp_path / "empty"))
+        load_text_weights(text_encoder(), str(tmp_path / "empty"))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        load_distilbert(text_encoder(), str(tmp_path / "nowhere"))
+        load_text_weights(text_encoder(), str(tmp_path / "nowhere"))
 
 
 def test_a_download_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_a_download_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
     monkeypatch.setattr("regionvlp.weights.hub.reach", lambda url: None)
-    for load, name in ((load_distilbert, "distilbert-base-uncased"), (load_vit, "timm/vit")):
-        encoder: Any = text_encoder() if load is load_distilbert else video_encoder()
+    for load, name in ((load_text_weights, "distilbert-base-uncased"), (load_vit, "timm/vit")):
+        encoder: Any = text_encoder() if load is load_text_weights else video_encoder()
         with pytest.raises(WeightsError, match=f"cannot fetch {name} from .*: peer closed connection") as caught:
             load(encoder, name)
         assert "\n" not in str(caught.value)

@@ -57,7 +57,7 @@ def test_attention_is_one_softmax_over_the_keys_in_reach(reach: Reach) -> None:
     x = torch.randn(2, 1 + 3 * 4, 16, dtype=torch.float64)
     mask = clips()[2]
     mask[1, 2] = False  # a frame without regions
-    torch.testing.assert_close(layer(x, mask), dense_attention(layer, x, mask), rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer(x, 3, mask), dense_attention(layer, x, mask), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention": "frame"}, {"time_attention": True}])

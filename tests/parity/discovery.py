@@ -28,6 +28,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("enc_full", "enc_", "model_step", "legacy_checkpoint", "temporal_inflation", "butd_head"),
         *("retrieval_eval", "multiple_choice", "metric_", "public_lr_schedule", "region_files", "frame_sampling"),
     ),
+    "end_to_end": (
+        *("stformer_zero_init", "stformer_", "timesformer_", "cls_attention", "temporal_inflation", "stride_average"),
+        *("frozen_ckpt_", "frozen_base", "frozen_checkpoint_layout", "losses", "metrics", "frame_sampling", "cost"),
+        *("block_masking", "formulas", "miles_step_", "clip_multiframe", "gae_clip"),
+    ),
 }
 TESTED: set[tuple[str, str]] = set()  # the kinds that some test has asked for
 NOT_CASES = {".md", ".py", ".txt"}

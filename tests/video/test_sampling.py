@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from regionvlp.data.clips.frame_choice import FrameChoice
+from regionvlp.data.draws import Draws
 from regionvlp.video import uniform_indices
 from regionvlp.video.decoded import frame_times
+from regionvlp.video.sampling import FrameRule
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,24 @@ def test_times_come_from_the_container_while_they_rise() -> None:
     assert frame_times([0, 5], [8.3, 8.4], 10.0).tolist() == [8.3, 8.4]
     assert frame_times([0, 5], [8.3, None], 10.0).tolist() == [0.0, 0.5]
     assert frame_times([0, 5, 6], [0.1, 0.4, 0.3], 10.0).tolist() == [0.0, 0.5, 0.6]
+
+
+def test_places_lie_where_a_draw_says() -> None:
+    assert FrameRule(4, (0.0, 0.999, 0.5, 0.0)).indices(20) == [0, 9, 12, 15]
+    assert FrameRule(4, (0.9, 0.9, 0.9, 0.9)).indices(2) == [0, 1]  # a short video gives each frame once
+    assert FrameRule(3, (0.5, 0.5, 0.5)).indices(0) == []
+    assert FrameRule(5).indices(97) == uniform_indices(97, 5)
+
+
+def test_places_are_the_draws_of_training() -> None:
+    choice, draws = FrameChoice(6), Draws((3, 4), range(40))
+    for length in (1, 4, 6, 7, 31, 1000):
+        slots, shown = choice.slots([length] * 40, draws)
+        for places, row, real in zip(choice.places(draws), slots, shown, strict=True):
+            assert FrameRule(6, tuple(places.tolist())).indices(length) == row[real].tolist()
+
+
+@pytest.mark.parametrize(("count", "places"), [(0, None), (2, (0.5,)), (2, (0.5, 1.0)), (1, (-0.1,))])
+def test_no_places(count: int, places: tuple[float, ...] | None) -> None:
+    with pytest.raises(ValueError, match=r"cannot take|as many places"):
+        FrameRule(count, places)

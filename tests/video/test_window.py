@@ -12,6 +12,7 @@ import pytest
 from regionvlp.errors import InputError, VideoError
 from regionvlp.video import DecodePool, read_frames, uniform_indices
 from regionvlp.video.forward import read_forward
+from regionvlp.video.sampling import FrameRule
 from regionvlp.video.survey import survey
 from regionvlp.video.window import Window, find_span
 
@@ -126,8 +127,8 @@ def test_what_is_no_stretch_of_time(start: float, end: float | None) -> None:
 
 
 def test_where_times_are_missing_the_rate_counts() -> None:
-    assert find_span(Window(1.0, 2.0), [None] * 30, 10.0).sample(2) == [12, 17]
-    assert find_span(Window(1.0, 2.0), [0.0, 0.5, 0.4, 1.0, 1.5], 2.0).sample(9) == [2, 3]
+    assert find_span(Window(1.0, 2.0), [None] * 30, 10.0).sample(FrameRule(2)) == [12, 17]
+    assert find_span(Window(1.0, 2.0), [0.0, 0.5, 0.4, 1.0, 1.5], 2.0).sample(FrameRule(9)) == [2, 3]
     assert len(find_span(Window(9.0), [], 10.0)) == 0
 
 

@@ -7,21 +7,18 @@ form of everything, and that gives the public numbers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from regionvlp.checkpoints.public.reading import TOKENIZERS, PublicState, tokenizer_of
 from regionvlp.config import dump_yaml, validate
 from regionvlp.data.settings import RegionDataSettings
-from regionvlp.data.text.tokenizer import TextTokenizer
-from regionvlp.errors import InputError, RegionVLPError, WeightsError
+from regionvlp.errors import InputError, WeightsError
 from regionvlp.losses import REGION_WORD_PRESETS
 from regionvlp.losses.settings import LossSettings
 from regionvlp.models import DualEncoderSettings
@@ -33,19 +30,15 @@ from regionvlp.store.folders import check_new, new_folder
 from regionvlp.systems.registry import build_system
 from regionvlp.training.config import DemoVLPConfig, RunConfig, TokenizerSettings
 from regionvlp.training.identity import save_beside_weights
-from regionvlp.weights.kinds import DEMOVLP, stranger
-from regionvlp.weights.modules import check_shapes, save_weights, shapes_of
-from regionvlp.weights.reading import read_content, tensors_in
+from regionvlp.weights.kinds import DEMOVLP
+from regionvlp.weights.modules import save_weights
 
 ANSWER_HEAD = "answer_head.safetensors"
 TEXT_LENGTH = 100  # what the public code pads every caption to; its scores depend on it
-TOKENIZERS = ("distilbert-base-uncased", "bert-base-uncased")  # the same vocabulary under two names
-_HEAD_WIDTH = 64  # of an attention head in every published size; the file does not say
 
 # How the public state dict names its parts, and how the task does. A projection's ReLU is its number 0.
 _OURS = {"object_model.": "model.video.", "text_model.": "model.text.model.", "txt_proj.1.": "model.text.projection."}
 _HEAD = "head."
-_UNUSED = "text_model.embeddings.position_ids"  # a counter that some versions of transformers save
 
 
 @dataclass(frozen=True)
@@ -53,16 +46,16 @@ class PublicCheckpoint:
     """What a public file holds.
 
     Attributes:
+        state: the file.
         weights: the task's parameters under our names, float32.
         model: the sizes that their shapes show, in the public form.
         head: the question-answering head's parameters without their prefix; empty for a retrieval checkpoint.
-        epoch: after which it was written, where the file says.
     """
 
+    state: PublicState
     weights: dict[str, Tensor]
     model: DualEncoderSettings
     head: dict[str, Tensor]
-    epoch: int | None
 
 
 def read_public_demovlp(path: Path, *, heads: int | None = None) -> PublicCheckpoint:
@@ -76,23 +69,10 @@ def read_public_demovlp(path: Path, *, heads: int | None = None) -> PublicCheckp
         InputError: there is no such file. WeightsError: it is damaged, of another architecture (named where it is a
             known one), or holds numbers that are not finite.
     """
-    content = read_content(path, foreign=True)
-    state = {name: tensor for name, tensor in tensors_in(content).items() if name != _UNUSED}
-    if not any(name.startswith("object_model.") for name in state):
-        raise _no_demovlp(path, state)
-    named: dict[str, Tensor] = {}
-    head: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        value = tensor.detach().to(torch.float32).contiguous()
-        if not bool(value.isfinite().all()):
-            raise WeightsError(f"{path}: {name} holds values that are not numbers", "the training had diverged")
-        prefix = next((prefix for prefix in _OURS if name.startswith(prefix)), None)
-        if name.startswith(_HEAD):
-            head[name.removeprefix(_HEAD)] = value
-        else:
-            named[_OURS[prefix] + name.removeprefix(prefix) if prefix else name] = value
-    epoch = content.get("epoch") if isinstance(content, dict) else None
-    return PublicCheckpoint(named, _sizes(path, named, heads), head, epoch if isinstance(epoch, int) else None)
+    found = PublicState.read(path, DEMOVLP, _OURS)
+    head = {name.removeprefix(_HEAD): value for name, value in found.weights.items() if name.startswith(_HEAD)}
+    weights = {name: value for name, value in found.weights.items() if not name.startswith(_HEAD)}
+    return PublicCheckpoint(found, weights, _sizes(found, heads), head)
 
 
 def convert_demovlp(
@@ -127,10 +107,10 @@ def convert_demovlp(
     model = found.model.model_copy(update={"video": video})
     temporal = "model.video.temporal_embed"
     weights = {**found.weights, temporal: inflate_frames(found.weights[temporal], video.frames, inflation)}
-    words = _tokenizer(tokenizer, found.model)
+    words = tokenizer_of(tokenizer, found.model.text.vocab_size or 0)
     config = _public_config(source, model)
     task = build_system(config.task, config.model, config.loss, vocab_size=words.vocab_size, pretrained=False)
-    _check_shapes(source, weights, task.state_dict())
+    found.state.check(weights, task.state_dict())
     task.load_state_dict(weights)
     head = _answer_head(source, found) if found.head else None
     with new_folder(out) as folder:
@@ -144,7 +124,7 @@ def convert_demovlp(
         "checkpoint": str(out),
         "file": str(source),
         "file_sha256": sha256_of(source),
-        "epoch": found.epoch,
+        "epoch": found.state.epoch,
         "parameters": sum(parameter.numel() for parameter in task.parameters()),
         "frames": {"file": found.model.video.frames, "checkpoint": video.frames},
         "regions": video.regions,
@@ -171,75 +151,28 @@ def load_answer_head(folder: Path) -> AnswerHead:
     return head.eval()
 
 
-def _no_demovlp(path: Path, names: Collection[str]) -> RegionVLPError:
-    held = f"{len(names)} tensors such as '{next(iter(names))}'" if names else "no named tensors"
-    message = f"{path} is not a DemoVLP checkpoint: it holds {held}"
-    return stranger(path, names, DEMOVLP) or WeightsError(message, "give a file with 'object_model.*'")
-
-
-def _sizes(path: Path, weights: Mapping[str, Tensor], heads: int | None) -> DualEncoderSettings:
+def _sizes(found: PublicState, heads: int | None) -> DualEncoderSettings:
     """The sizes that the shapes show; what a missing tensor would have shown is complained about by name."""
-
-    def shape(name: str, dimensions: int) -> tuple[int, ...]:
-        tensor = weights.get(name)
-        if tensor is None or tensor.ndim != dimensions:
-            found = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
-            raise WeightsError(f"{path} is no whole DemoVLP checkpoint: {_public_name(name)} {found}", "get it again")
-        return tuple(tensor.shape)
-
-    video, text = "model.video.", "model.text.model."
-    width, text_width = shape(f"{video}cls_token", 3)[2], shape(f"{text}embeddings.word_embeddings.weight", 2)[1]
+    video = "model.video."
+    width = found.shape(f"{video}cls_token", 3)[2]
     values = {
         "video": {
-            "feature_width": shape(f"{video}object_embedding.weight", 2)[1],
-            "loc_dim": shape(f"{video}pos_embedding.weight", 2)[1],
+            "feature_width": found.shape(f"{video}object_embedding.weight", 2)[1],
+            "loc_dim": found.shape(f"{video}pos_embedding.weight", 2)[1],
             "width": width,
-            "depth": _layers(weights, rf"{re.escape(video)}blocks\.(\d+)\."),
-            "heads": _heads(path, width, heads),
-            "mlp_ratio": shape(f"{video}blocks.0.mlp.fc1.weight", 2)[0] / width,
-            "frames": shape(f"{video}temporal_embed", 3)[1],
-            "regions": shape(f"{video}custom_pos_embed", 3)[1] - 1,
+            "depth": found.layers(f"{video}blocks."),
+            "heads": found.heads(width, heads),
+            "mlp_ratio": found.shape(f"{video}blocks.0.mlp.fc1.weight", 2)[0] / width,
+            "frames": found.shape(f"{video}temporal_embed", 3)[1],
+            "regions": found.shape(f"{video}custom_pos_embed", 3)[1] - 1,
             "attention": "frame",
-            "time_attention": any(".timeattn." in name for name in weights),
+            "time_attention": any(".timeattn." in name for name in found.weights),
             "final_norm": False,
-            "joint_width": shape(f"{video}proj.weight", 2)[0],
+            "joint_width": found.shape(f"{video}proj.weight", 2)[0],
         },
-        "text": {
-            "vocab_size": shape(f"{text}embeddings.word_embeddings.weight", 2)[0],
-            "width": text_width,
-            "depth": _layers(weights, rf"{re.escape(text)}transformer\.layer\.(\d+)\."),
-            "heads": _heads(path, text_width, heads),
-            "mlp_width": shape(f"{text}transformer.layer.0.ffn.lin1.weight", 2)[0],
-            "max_length": shape(f"{text}embeddings.position_embeddings.weight", 2)[0],
-            "joint_width": shape("model.text.projection.weight", 2)[0],
-        },
+        "text": found.text_sizes(heads),
     }
-    return validate(DualEncoderSettings, values, str(path))
-
-
-def _layers(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match[1] for name in weights if (match := re.match(pattern, name))})
-
-
-def _heads(path: Path, width: int, heads: int | None) -> int:
-    if heads is None and width % _HEAD_WIDTH:
-        message = f"{path} has encoders of width {width}, and no published model has: how many attention heads?"
-        raise InputError(message, "say it with --heads")
-    heads = heads or width // _HEAD_WIDTH
-    if width % heads:
-        message = f"{path} has encoders of width {width}, which {heads} attention heads do not divide"
-        raise InputError(message, "give --heads a number that divides it")
-    return heads
-
-
-def _public_name(ours: str) -> str:
-    public, prefix = next(((public, own) for public, own in _OURS.items() if ours.startswith(own)), ("", ""))
-    return public + ours.removeprefix(prefix)
-
-
-def _check_shapes(source: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    public = ({_public_name(name): value for name, value in state.items()} for state in (found, wanted))
-    check_shapes(source, *map(shapes_of, public), hint="give a whole checkpoint of the public DemoVLP, unchanged")
+    return validate(DualEncoderSettings, values, str(found.path))
 
 
 def _public_config(source: Path, model: DualEncoderSettings) -> RunConfig:
@@ -260,20 +193,6 @@ def _public_config(source: Path, model: DualEncoderSettings) -> RunConfig:
     return DemoVLPConfig(tokenizer=TokenizerSettings(name=TOKENIZERS[0]), data=data, model=model, loss=loss)
 
 
-def _tokenizer(name: str | None, model: DualEncoderSettings) -> TextTokenizer:
-    """The tokenizer whose entries are the rows of the text encoder's table."""
-    cached = (try_to_load_from_cache(known, "tokenizer.json") for known in TOKENIZERS)
-    try:
-        found = TextTokenizer.load(name or next((path for path in cached if isinstance(path, str)), TOKENIZERS[0]))
-    except InputError as error:
-        hint = "pass --tokenizer a folder with tokenizer.json or vocab.txt of bert-base-uncased"
-        raise InputError(error.message, hint) from None
-    if found.vocab_size != model.text.vocab_size:
-        message = f"the tokenizer has {found.vocab_size:,} entries, the checkpoint {model.text.vocab_size:,}"
-        raise InputError(message, "pass --tokenizer the one it was trained with (bert-base-uncased)")
-    return found
-
-
 def _head_sizes(tensors: Mapping[str, Tensor]) -> AnswerHeadSettings:
     hidden, width = tensors["v_att.v_proj.main.0.weight_v"].shape
     return AnswerHeadSettings(answers=len(tensors["classifier.main.3.weight"]), width=width, hidden=hidden)
@@ -285,7 +204,7 @@ def _answer_head(source: Path, found: PublicCheckpoint) -> AnswerHead:
     except (KeyError, ValueError):
         raise WeightsError(f"{source} holds a head that answers no questions", "only such heads are known") from None
     own = head.state_dict()
-    _check_shapes(source, *({_HEAD + name: value for name, value in state.items()} for state in (found.head, own)))
+    found.state.check(*({_HEAD + name: value for name, value in state.items()} for state in (found.head, own)))
     joint = found.model.video.joint_width
     if head.settings.width != joint:
         message = f"{source} holds a head for tokens of width {head.settings.width}, and a model that gives {joint}"

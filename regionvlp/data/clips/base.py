@@ -53,6 +53,9 @@ class Clips(Protocol):
     @property
     def keys(self) -> tuple[str, ...]: ...
 
+    def most_frames(self) -> int | None:
+        """Frames of the longest clip that there can be; None where nobody knows before the videos are decoded."""
+
     def read_batch(self, numbers: ArrayLike, choice: FrameChoice, draws: Draws | None = None) -> dict[str, Tensor]:
         """Reads B clips at once; one may stand there more than once.
 

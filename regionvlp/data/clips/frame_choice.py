@@ -15,7 +15,7 @@ from regionvlp.data.draws import Draws
 from regionvlp.data.settings import Sampling
 from regionvlp.errors import ConfigError
 
-FRAME, CAPTION = 0, 1  # what is drawn of a sample, see :meth:`Draws.uniform`
+FRAME, CAPTION, CROP, FLIP = range(4)  # what is drawn of a sample, see :meth:`Draws.uniform`
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,24 @@ class FrameChoice:
     frames: int
     sampling: Sampling = "default"
 
-    def slots(self, num_frames: ArrayLike, draws: Draws | None = None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def places(self, draws: Draws) -> NDArray[np.float64]:
+        """[B, F] where in its segment each frame lies, 0 up to 1, for who does not know yet how many frames there are.
+
+        The same draws as those of :meth:`slots`, with default sampling.
+        """
+        return draws.uniform(FRAME, self.frames)
+
+    def slots(
+        self, num_frames: ArrayLike, draws: Draws | None = None, starts: ArrayLike | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Chooses frames of B videos.
 
         Args:
             num_frames: [B], frames that each video has, at least 1.
             draws: draws within each segment, as training does; without, the middle frame is taken, as tests do (of two
                 the earlier).
+            starts: [B], how far into its segment each frame lies, instead: see :func:`window_starts`. What lies beyond
+                the video is its last frame.
 
         Returns:
             [B, F] rising frame numbers, and [B, F] which of them are the video's: one shorter than F gives each of its
@@ -51,6 +62,8 @@ class FrameChoice:
         real_BF = slot_1F < segments_B1
         slot_BF = np.minimum(slot_1F, segments_B1 - 1)
         low_BF, high_BF = count_B1 * slot_BF // segments_B1, count_B1 * (slot_BF + 1) // segments_B1
+        if starts is not None:
+            return np.minimum(low_BF + np.asarray(starts, np.int64)[:, None], count_B1 - 1), real_BF
         if draws is None:
             return (low_BF + high_BF - 1) // 2, real_BF
         if self.sampling == "legacy":
@@ -61,3 +74,16 @@ class FrameChoice:
                 raise ConfigError(message, "extract more frames, or sampling: default")
         drawn_BF = draws.integers(FRAME, low_BF, high_BF)
         return np.take_along_axis(drawn_BF, slot_BF, axis=1), real_BF
+
+
+def window_starts(num_frames: int, frames: int, stride: int) -> list[int]:
+    """Where the windows begin whose embeddings a test averages over (Frozen in Time's sliding window).
+
+    Args:
+        num_frames: of the video. frames: F of a window. stride: frames from one start to the next.
+
+    Returns:
+        One start or more: those of the public code, which divides by F + 1, and so leaves out the last ones that fit.
+    """
+    reach = num_frames // (min(frames, num_frames) + 1)
+    return list(range(0, max(reach, 1), stride))

@@ -27,6 +27,7 @@ MOST_LABELS = 8  # of a clip, in its sentence
 NOTHING = "nothing"  # the sentence of a clip in which nothing was recognised
 # Of two regions whose labels are about as near to a word, the surer one is meant.
 _SURENESS = 0.15
+KEPT_LABELS = 20_000  # whose vectors are kept
 
 
 def described(clip: ClipInput) -> dict[str, float]:
@@ -46,6 +47,7 @@ class LabelWords:
     name = "labels"
     width = 0
     has_tokens = False
+    reads_pictures = False
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "labels", "least": LABEL_SCORE, "attribute": ATTRIBUTE_SCORE}
@@ -84,9 +86,11 @@ class LabelSentences:
     """
 
     has_tokens = False
+    reads_pictures = False
 
     def __init__(self, sentences: SentenceEncoder, name: str) -> None:
         self.name, self.width, self._sentences = name, sentences.width, sentences
+        self._labels: dict[str, Floats] = {}
 
     def identity(self) -> dict[str, Any]:
         about = {"kind": "label sentences", "least": LABEL_SCORE, "attribute": ATTRIBUTE_SCORE, "most": MOST_LABELS}
@@ -120,7 +124,15 @@ class LabelSentences:
         """The cosine of word and label, and a little of the region's own score."""
         if not len(query.words) or not any(evidence.labels):
             return None
-        labels = self._sentences.encode([label or NOTHING for label in evidence.labels])
+        labels = self._label_vectors([label or NOTHING for label in evidence.labels])
         weights: Floats = query.about["words"] @ labels.T + _SURENESS * evidence.scores
         weights[:, [not label for label in evidence.labels]] = np.nan
         return weights
+
+    def _label_vectors(self, labels: Sequence[str]) -> Floats:
+        """[n, width] float32; detectors say the same few thousand things again and again, so they are kept."""
+        new = list(dict.fromkeys(label for label in labels if label not in self._labels))
+        if len(self._labels) + len(new) > KEPT_LABELS:
+            self._labels, new = {}, list(dict.fromkeys(labels))
+        self._labels.update(zip(new, self._sentences.encode(new), strict=True))
+        return np.stack([self._labels[label] for label in labels])

@@ -45,9 +45,10 @@ class CachedVideo:
     image_size: NDArray[np.int32]
     jpegs: tuple[bytes, ...]
 
-    def frames(self) -> list[NDArray[np.uint8]]:
-        """F pictures, uint8 [h, w, 3] RGB, of the size of the JPEGs."""
-        return [np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in self.jpegs]
+    def frames(self, slots: Iterable[int] | None = None) -> list[NDArray[np.uint8]]:
+        """Pictures, uint8 [h, w, 3] RGB, of the size of the JPEGs: all F, or those of some slots."""
+        jpegs = self.jpegs if slots is None else [self.jpegs[slot] for slot in slots]
+        return [np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
 
     def decoded(self) -> DecodedVideo:
         """The same as a reader of videos gives it."""
@@ -124,6 +125,15 @@ class FrameReader(Mapping[str, CachedVideo]):
             np.array(row["image_size"], np.int32).reshape(-1, 2),
             tuple(row["jpeg"]),
         )
+
+    def checksums(self) -> dict[str, str]:
+        """For each video, a checksum of its frames, in hexadecimal digits."""
+        found = {}
+        for shard in self._files:
+            with self._reading(shard) as file:
+                for row in file.read(columns=["video_id", "checksum"]).to_pylist():
+                    found[row["video_id"]] = f"{xxh3_64_intdigest(np.array(row['checksum'], np.uint64).tobytes()):016x}"
+        return found
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder."""
