@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,8 @@ def held(index: Index, one: Asked, row: int, evidence: Evidence, drops: Drops) -
         return np.array([sum(s for word, s in given.items() if stem(word) in words) for words in left], np.float32)
     if isinstance(one.encoder, LabelSentences):
         whole, *parts = one.encoder.vectors([evidence, *(evidence.without(drop) for drop in drops)])
-        return (score + (np.array(parts) - whole) @ one.query.pooled).astype(np.float32)
+        found: Floats = (score + (np.array(parts) - whole) @ one.query.pooled).astype(np.float32)
+        return found
     stored = index.tokens(one.k, [row]) if row in one.ranked.rows[: one.first] else None
     if not stored:
         return None
@@ -193,7 +194,7 @@ def _share(one: Asked, row: int, scores: Floats | None, encoders: int) -> Floats
     return shares
 
 
-def _fields(found: tuple[float, int] | None, rank: int) -> dict[str, float | int | bool | None]:
+def _fields(found: tuple[float, int] | None, rank: int) -> dict[str, Any]:
     if found is None:
         return {"score_without": None, "rank_without": None, "matters": None}
     return {"score_without": round(found[0], 6), "rank_without": found[1], "matters": found[1] > rank}

@@ -117,4 +117,4 @@ def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
     if min(np.ptp(rank) for rank in ranks) == 0:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])

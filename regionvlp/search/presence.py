@@ -21,7 +21,7 @@ from importlib import resources
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from regionvlp.search.encoders.base import Encoder, Floats, Query, unit
 from regionvlp.search.rank import Gallery, Ranked, top
@@ -81,9 +81,9 @@ class Judge:
         return float(self.weights[0] + np.dot(self.weights[1:], self.features(standing)))
 
 
-def probability(logits: Sequence[float]) -> float:
+def probability(logits: ArrayLike) -> float:
     """What several encoders say together, between 0 and 1: the mean of their logits, since they see the same clips."""
-    return float(1 / (1 + np.exp(-np.clip(np.mean(logits), -30, 30))))
+    return float(1 / (1 + np.exp(-np.clip(np.mean(np.asarray(logits)), -30, 30))))
 
 
 class Crowd(Protocol):

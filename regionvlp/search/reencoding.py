@@ -57,7 +57,8 @@ def reencoded(
         for part in _batches([whole, *(without(whole, drop) for drop in drops)])
     ])  # fmt: skip
     # What is stored is in half precision: the difference is taken between clips that were encoded alike.
-    return (score + scores[1:] - scores[0]).astype(np.float32)
+    found: Floats = (score + scores[1:] - scores[0]).astype(np.float32)
+    return found
 
 
 def clip_input(index: Index, row: int, looks: bool) -> ClipInput:
