@@ -37,8 +37,10 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         temporary.write_text(html, encoding="utf-8")
 
 
-def inline_jpeg(picture: NDArray[np.uint8], quality: int = 85) -> str:
-    """A [H, W, 3] uint8 RGB picture as a ``data:`` URL."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality)
+def inline_jpeg(picture: NDArray[np.uint8], quality: int = 85, longer_side: int | None = None) -> str:
+    """A [H, W, 3] uint8 RGB picture as a ``data:`` URL, made smaller where it is longer than ``longer_side`` pixels."""
+    buffer, image = io.BytesIO(), Image.fromarray(picture)
+    if longer_side is not None:
+        image.thumbnail((longer_side, longer_side))
+    image.save(buffer, format="JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

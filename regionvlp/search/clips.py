@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
@@ -79,6 +79,12 @@ class Evidence:
     scores: NDArray[np.float32]
     labels: Sequence[str]
 
+    def without(self, regions: Collection[int]) -> Evidence:
+        """The same frames, some regions never seen."""
+        kept = [i for i in range(len(self.labels)) if i not in regions]
+        parts = {name: getattr(self, name)[kept] for name in ("frame", "slot", "boxes", "scores")}
+        return replace(self, **parts, labels=[self.labels[i] for i in kept])
+
 
 def first_stamp(evidence: Evidence, clip: Clip) -> float:
     """What the container stamps the first frame of a clip's file with, in seconds: 0 but for a few files.
@@ -139,25 +145,25 @@ class ClipInput:
             labels=labels,
         )
 
-    def names(self, least: float) -> dict[str, float]:
-        """What the clip shows by name: each label with its weight, the surest first.
 
-        In a frame a name is as sure as its surest region, of any detector; over the frames the squares add up, so that
-        what is seen throughout comes before what is seen once.
+def names(evidence: Evidence, least: float) -> dict[str, float]:
+    """What a clip shows by name: each label with its weight, the surest first.
 
-        Args:
-            least: regions with a smaller score do not count.
-        """
-        evidence = self.evidence
-        best: dict[tuple[int, str], float] = {}
-        for frame, score, label in zip(evidence.frame.tolist(), evidence.scores.tolist(), evidence.labels, strict=True):
-            if label and score >= least:
-                best[frame, label] = max(best.get((frame, label), 0.0), score)
-        total: dict[str, float] = {}
-        for (_, label), score in best.items():
-            total[label] = total.get(label, 0.0) + score**2
-        ordered = sorted(total, key=lambda label: (-total[label], label))
-        return {label: total[label] ** 0.5 for label in ordered}
+    In a frame a name is as sure as its surest region, of any detector; over the frames the squares add up, so that
+    what is seen throughout comes before what is seen once.
+
+    Args:
+        least: regions with a smaller score do not count.
+    """
+    best: dict[tuple[int, str], float] = {}
+    for frame, score, label in zip(evidence.frame.tolist(), evidence.scores.tolist(), evidence.labels, strict=True):
+        if label and score >= least:
+            best[frame, label] = max(best.get((frame, label), 0.0), score)
+    total: dict[str, float] = {}
+    for (_, label), score in best.items():
+        total[label] = total.get(label, 0.0) + score**2
+    ordered = sorted(total, key=lambda label: (-total[label], label))
+    return {label: total[label] ** 0.5 for label in ordered}
 
 
 def _cells(pictures: Pictures, grid: int) -> Evidence:

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 IMPATIENT = 2.0  # seconds; torchrun passes a Ctrl-C on to processes that have had it already
-SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
+SAVE: signal.Signals | None = getattr(signal, "SIGUSR1", None)  # not on Windows
 logger = logging.getLogger(__name__)
 
 

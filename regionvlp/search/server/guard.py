@@ -105,7 +105,7 @@ class Guard:
         elif not _knows(self._settings.token, headers):
             return self._at_the_door(scope)
         client = scope["client"][0] if scope.get("client") else ""
-        costly = scope["path"] == "/" or scope["path"].startswith(COSTLY[1:])
+        costly = scope["path"] == "/" or scope["path"].startswith(COSTLY)
         if costly and not is_loopback(client) and not self._rate.allows(client, time.monotonic()):
             return PlainTextResponse("too many requests\n", 429, {"Retry-After": "1"})
         return None

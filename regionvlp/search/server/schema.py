@@ -27,8 +27,13 @@ EXAMPLE: dict[str, Any] = {
                             "label": "dog",
                             "score_without": 0.31,
                             "rank_without": 37,
+                            "matters": True,
+                            "region": 16,
                         }
                     ],
+                    "score_without": 0.31,
+                    "rank_without": 37,
+                    "matters": True,
                 }
             ],
             "shares": {},
@@ -39,6 +44,7 @@ EXAMPLE: dict[str, Any] = {
         }
     ],
     "notes": [],
+    "certificate": "held",
 }
 
 
@@ -55,6 +61,8 @@ class BoxModel(_Part):
     label: str = Field(description="What the detector calls it; may be empty.")
     score_without: float | None = Field(description="Score of the result without this box, where that is known.")
     rank_without: int | None = Field(description="Rank of the result without this box, where that is known.")
+    matters: bool | None = Field(description="Whether the result loses rank without this box.")
+    region: int = Field(description="Its number among the regions of the clip.")
 
 
 class WordModel(_Part):
@@ -62,6 +70,9 @@ class WordModel(_Part):
 
     word: str
     boxes: list[BoxModel]
+    score_without: float | None = Field(description="Score of the result without all of these boxes at once.")
+    rank_without: int | None = Field(description="Rank of the result without all of these boxes at once.")
+    matters: bool | None = Field(description="Whether the result loses rank without all of these boxes at once.")
 
 
 class CopyModel(_Part):
@@ -98,6 +109,7 @@ class AnswersModel(_Part):
     present: float = Field(description="The probability that any answer exists. Results are given whatever it is.")
     results: list[ResultModel]
     notes: list[str]
+    certificate: str = Field(description="How scores and ranks without boxes were worked out: held, reencode, none.")
 
 
 class ErrorModel(BaseModel):
