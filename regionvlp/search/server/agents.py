@@ -102,7 +102,6 @@ def create_agent_server(desk: Desk) -> MCPServer:
         raise InputError("the package 'mcp' is not installed", "pip install 'regionvlp[mcp]'") from None
     server = MCPServer("regionvlp", version=__version__, instructions=ABOUT, log_level="WARNING")
 
-    @server.tool(description=ABOUT)
     def search_videos(
         query: Annotated[str, Field(max_length=LONGEST_QUERY, description="What to look for, as a sentence.")] = "",
         like: Annotated[str | None, Field(description="A clip_id instead of a query: more like it.")] = None,
@@ -121,4 +120,5 @@ def create_agent_server(desk: Desk) -> MCPServer:
         except RegionVLPError as error:
             raise ToolError(f"{error.message}; {error.hint}" if error.hint else error.message) from None
 
+    server.add_tool(search_videos, description=ABOUT)
     return server
