@@ -8,14 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from regionvlp.config import parse_assignments, read_yaml
-from regionvlp.configs import find_config
+from regionvlp.configs import find_config, shipped
 from regionvlp.errors import ConfigError
 from regionvlp.pipelines.output import CommandT, console_for, json_option, options_layer, write_json
 
 if TYPE_CHECKING:
     from regionvlp.training.config import RunConfig
+
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Prints the configurations of the command that come along, and ends it."""
+    if not wanted:
+        return
+    console = console_for(None)
+    table = Table.grid(padding=(0, 2))
+    for name, about in shipped(str(context.command.name)).items():
+        table.add_row(Text(name, no_wrap=True), Text(about))
+    console.print(table)
+    context.exit()
 
 
 def _options(command: CommandT) -> CommandT:
@@ -26,7 +40,10 @@ def _options(command: CommandT) -> CommandT:
                      help="Go on where the run stopped, refuse to, or go on from this checkpoint."),
         click.option("--set", "assignments", multiple=True, metavar="K=V", help="Set one key, e.g. train.epochs=2."),
         click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [runs/<name of the config>]"),
-        click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file."),
+        click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list,
+                     help="Show the configurations that come along, and exit."),
+        click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), metavar="FILE|NAME",
+                     help="YAML file, or the name of one that comes along."),
     ):  # fmt: skip
         command = option(command)
     return command

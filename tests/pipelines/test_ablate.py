@@ -264,9 +264,7 @@ def test_runs_that_fail_of_many_things_did_nothing(tmp_path: Path) -> None:
     assert _nothing_done(errors, tmp_path).exit_code == 3
 
 
-def test_more_regions_than_the_shards_hold(
-    recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_more_regions_than_the_shards_hold(recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are masked, so that what is pointed at, and how often, stays the same for the same model."""
     out = tmp_path / "out"
     arguments = ["--over", "regions=30,40", "--seeds", "1", "--out", str(out), *SHORT]
