@@ -148,7 +148,7 @@ def held(index: Index, one: Asked, row: int, evidence: Evidence, drops: Drops) -
     if isinstance(one.encoder, LabelSentences):
         (pooled,) = index.galleries[one.k].vectors(np.array([row]))
         parts = one.encoder.held(pooled, evidence, [evidence, *(evidence.without(drop) for drop in drops)])
-        return changed(score, parts @ one.query.pooled)
+        return changed(score, parts @ np.asarray(one.query.pooled, np.float32))
     stored = index.tokens(one.k, [row]) if row in one.ranked.rows[: one.first] else None
     if not stored:
         return None
@@ -166,7 +166,8 @@ def changed(score: float, scores: Floats) -> Floats:
 
     That is of the whole clip, worked out as the others are; what is stored is in half precision.
     """
-    return (score + scores[1:] - scores[0]).astype(np.float32)
+    found: Floats = (score + scores[1:] - scores[0]).astype(np.float32)
+    return found
 
 
 def score_of(ranked: Ranked, row: int) -> float | None:

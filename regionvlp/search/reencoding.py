@@ -47,7 +47,7 @@ def reencoded(
         return np.array(index.words.match_changed(one.query.text, index.clip(row).clip_id, texts), np.float32)
     if isinstance(one.encoder, LabelSentences):
         vectors = one.encoder.vectors([evidence, *(evidence.without(drop) for drop in drops)])
-        return changed(score, vectors @ one.query.pooled)
+        return changed(score, vectors @ np.asarray(one.query.pooled, np.float32))
     whole = clip_input(index, row, one.encoder.reads_pictures)
     if not _same(whole.evidence, evidence):
         raise InputError(
