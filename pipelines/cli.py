@@ -122,11 +122,14 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the moment: above a progress bar, while there is one."""
+    """Writes to what standard error is at the moment: above a progress bar, while there is one. News need no level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if record.levelno == logging.INFO else super().format(record)
 
 
 def _complain(message: str, hint: str, code: int) -> int:

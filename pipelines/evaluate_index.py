@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from regionvlp.pipelines.output import console_for, json_option, write_json
+from regionvlp.pipelines.search import opened_index
 
 
 @click.command("index")
@@ -18,6 +19,7 @@ from regionvlp.pipelines.output import console_for, json_option, write_json
 @click.option("--allow-missing", is_flag=True, help="Leave out queries whose video the index does not hold.")
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Where an encoder of the index is now.")
 @click.option("--no-rerank", is_flag=True, help="Do not compare the first hundred token by token.")
+@click.option("--from-shards", is_flag=True, help="Also where no tokens are stored: slower.")
 @click.option("--device", default="cpu", show_default=True, help="Where checkpoints run.")
 @json_option
 def command(
@@ -27,15 +29,15 @@ def command(
     allow_missing: bool,
     encoders: tuple[str, ...],
     no_rerank: bool,
+    from_shards: bool,
     device: str,
     json_path: str | None,
 ) -> None:
     """Rank the files of INDEX for queries whose answer is known, and say how often it comes first."""
     from regionvlp.data.captions import load_captions, resolve_videos
     from regionvlp.search.evaluate import evaluate, gallery
-    from regionvlp.search.index import open_index
 
-    opened = open_index(index, encoders=encoders, device=device)
+    opened = opened_index(index, encoders, device, no_rerank, from_shards)
     captions = load_captions(queries, split=split)
     resolved = resolve_videos(captions, gallery(opened)[0], allow_missing=allow_missing)
     metrics = evaluate(opened, [(row.video_id, row.caption) for row in resolved], rerank=not no_rerank)

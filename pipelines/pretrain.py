@@ -73,12 +73,17 @@ def _train(
     if needs_init and config.init is None:
         raise ConfigError("fine-tuning starts from a checkpoint, and none is given", "pass --init CHECKPOINT")
     # What follows imports torch.
+    from regionvlp.training.interrupts import nothing_to_save
     from regionvlp.training.preparing import prepare
     from regionvlp.training.run import check_out, describe, train
 
     console = console_for(json_path)
-    prepared = prepare(config)
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    logger = logging.getLogger("regionvlp")
+    if not is_main:
+        logger.setLevel(logging.ERROR)
+    with nothing_to_save():
+        prepared = prepare(config)
     run_dir = out or Path("runs") / config_path.stem
     chosen: Literal["auto", "never"] | Path = (
         "auto" if resume == "auto" else "never" if resume == "never" else Path(resume)
@@ -92,7 +97,8 @@ def _train(
             console.print(f"{name.replace('_', ' '):>16}  {value}", markup=False)
         write_json(plan, json_path)
         return 0
-    logging.getLogger("regionvlp").setLevel(logging.INFO)
+    # What one process alone could not read, each has to say for itself.
+    logger.setLevel(logging.INFO if is_main else logging.WARNING)
     try:
         outcome = train(config, run_dir, resume=chosen, prepared=prepared)
     except KeyboardInterrupt:

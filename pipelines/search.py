@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from regionvlp.search.answers import Answers, Result, WordAnswer
+    from regionvlp.search.index import Index
 
 UNLIKELY = 0.5  # share of sentences about other things that find more: the answers are probably none
 SHOWN_BOXES = 2  # of a word, on a terminal
@@ -23,12 +24,14 @@ SHOWN_BOXES = 2  # of a word, on a terminal
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("query", required=False)
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1, 10_000), help="The most answers.")
-@click.option("--like", metavar="MOMENT", help="Find moments like clip.mp4@12s or photo.jpg of the index.")
+@click.option("--like", metavar="MOMENT", help="Find moments like clip.mp4@12s or photo.jpg, of the index or not.")
 @click.option("--from", "queries_from", type=click.Path(path_type=Path), metavar="FILE", help="A query a line.")
 @click.option("--folder", metavar="DIR", help="Only files below this folder, or of a pattern such as '*.jpg'.")
 @click.option("--after", metavar="DATE", help="Only files that changed since, such as 2026-03-01.")
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Where an encoder of the index is now.")
 @click.option("--no-rerank", is_flag=True, help="Do not compare the first hundred token by token.")
+@click.option("--from-shards", is_flag=True, help="Also where no tokens are stored: slower.")
+@click.option("--fine", is_flag=True, help="Look at the answers again, for boxes on a finer grid (hub encoders).")
 @click.option("--cut", type=click.Path(path_type=Path), metavar="DIR", help="Copy the moments out, not encoded anew.")
 @click.option("--edl", type=click.Path(path_type=Path), metavar="FILE", help="Write an edit list for video editors.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the answers with their boxes.")
@@ -44,6 +47,8 @@ def command(
     after: str | None,
     encoders: tuple[str, ...],
     no_rerank: bool,
+    from_shards: bool,
+    fine: bool,
     cut: Path | None,
     edl: Path | None,
     html: Path | None,
@@ -62,22 +67,37 @@ def command(
         raise InputError(f"{what} given", 'ask one thing: regionvlp search INDEX "a dog jumps", --like or --from')
     if queries_from is not None and (cut or edl or html):
         raise InputError("--cut, --edl and --html are for one query", "leave them out, or ask one query")
-    from regionvlp.search.index import open_index, parse_moment
+    from regionvlp.search.index import parse_moment
 
     since = None if after is None else parse_moment(after)
-    opened = open_index(index, encoders=encoders, device=device)
+    opened = opened_index(index, encoders, device, no_rerank, from_shards)
     asked = [query or ""] if queries_from is None else _lines(queries_from)
     console = console_for(json_path)
     documents = []
     for text in asked:
-        answers = opened.search(text, top, like=like, folder=folder, after=since, rerank=not no_rerank)
-        _say(answers, console)
+        answers = opened.search(
+            text, top, like=like, folder=folder, after=since, rerank=not no_rerank, fine=fine
+        )  # fmt: skip
+        _say(answers, console, like)
         documents.append(answers.to_dict())
     if queries_from is None:
         _export(answers, cut, edl, html, console)
         write_json(documents[0], json_path)
     else:
         write_json({"searches": documents}, json_path)
+
+
+def opened_index(index: Path, encoders: tuple[str, ...], device: str, no_rerank: bool, from_shards: bool) -> Index:
+    """The index that is asked, as the options of the same names say.
+
+    Raises:
+        InputError, ShardError: see :func:`~regionvlp.search.index.open_index`.
+    """
+    from regionvlp.search.index import open_index
+
+    if no_rerank and from_shards:
+        raise InputError("--no-rerank and --from-shards given", "give one of them")
+    return open_index(index, encoders=encoders, device=device, from_shards=from_shards)
 
 
 def _lines(path: Path) -> list[str]:
@@ -93,11 +113,12 @@ def _lines(path: Path) -> list[str]:
     return asked
 
 
-def _say(answers: Answers, console: Console) -> None:
+def _say(answers: Answers, console: Console, like: str | None) -> None:
     likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
     unlikely = answers.present < UNLIKELY
     say = "probably not in these videos" if unlikely else "found"
-    console.print(f'"{_short(answers.query)}": {say} ({likely})', markup=False)
+    asked = f'"{_short(answers.query)}": {say} ({likely})' if like is None else f"{answers.query}:"
+    console.print(asked, markup=False)
     for note in answers.notes:
         console.print(f"  {note}", markup=False)
     for rank, result in enumerate(answers.results, start=1):

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from regionvlp.errors import InputError
 from regionvlp.pipelines.output import console_for, human_bytes, json_option, write_json
 
 PATH = click.Path(path_type=Path)
@@ -76,11 +77,28 @@ def info_command(name_or_path: str, json_path: str | None) -> None:
 @click.option("--from", "source", metavar="FILE|URL", help="A local file or a URL, instead of the Hugging Face hub.")
 @click.option("--objects", type=PATH, help="The object classes, one a line.")
 @click.option("--attributes", type=PATH, help="The attribute classes, one a line.")
+@click.option("--to", type=PATH, metavar="DIR", help="With hub:NAME: a folder to carry to where there is no network.")
 @json_option
 def fetch_command(
-    name: str, source: str | None, objects: Path | None, attributes: Path | None, json_path: str | None
+    name: str,
+    source: str | None,
+    objects: Path | None,
+    attributes: Path | None,
+    to: Path | None,
+    json_path: str | None,
 ) -> None:
-    """Bring the named detector into the weights folder. What broke off goes on when the command is run again."""
+    """Bring the named detector into the weights folder. What broke off goes on when the command is run again.
+
+    NAME may be hub:OWNER/NAME, a model of pictures and sentences for 'regionvlp index': it goes into the Hub's cache,
+    and with --to into a folder that hub:DIR reads anywhere.
+    """
+    if name.startswith("hub:"):
+        if source or objects or attributes:
+            raise InputError("--from, --objects and --attributes are for detectors", "leave them out for hub:NAME")
+        _fetch_model(name.removeprefix("hub:"), to, json_path)
+        return
+    if to is not None:
+        raise InputError("--to is for hub:NAME", "detectors go into the weights folder: leave --to out")
     from regionvlp.extract.detector import default_weights_dir
     from regionvlp.extract.detector.catalogue import ENTRIES, TOY
     from regionvlp.extract.detector.fetch import fetch
@@ -95,6 +113,36 @@ def fetch_command(
     progress = _Progress(name)
     description = fetch(name, folder, source=source, objects=objects, attributes=attributes, on_bytes=progress.on_bytes)
     _show(description, json_path)
+
+
+def _fetch_model(name: str, to: Path | None, json_path: str | None) -> None:
+    """Fetches a model of pictures and sentences, opens it to see that it is one, and makes a bundle of its files."""
+    from regionvlp.models.hub.files import bundle
+    from regionvlp.models.hub.opening import open_joint_model
+
+    model, files = open_joint_model(name)
+    where = files.folder if to is None else to
+    if to is not None:
+        bundle(files, to)
+    sizes = {part: path.stat().st_size for part, path in files.parts.items()}
+    about = {
+        "name": files.name or name,
+        "revision": files.revision,
+        "layout": files.layout,
+        "width": model.width,
+        "picture": [model.framing.height, model.framing.width],
+        "longest": model.longest,
+        "folder": str(where),
+        "bytes": sum(sizes.values()),
+        "sha256": files.identity()["files"],
+    }
+    console = console_for(json_path)
+    console.print(f"{about['name']} at {files.revision or 'no known revision'}", markup=False)
+    frame = f"{model.framing.height} x {model.framing.width} pixels, {model.framing.mode}"
+    console.print(f"{model.width} numbers a vector; pictures of {frame}; sentences of {model.longest} tokens")
+    console.print(f"{len(sizes)} files, {human_bytes(about['bytes'])}: {where}", markup=False)
+    console.print(f"next: regionvlp index --videos DIR --out INDEX --encoder hub:{to or name}", markup=False)
+    write_json(about, json_path)
 
 
 class _Conversions(click.Group):

@@ -17,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_LINE_EVERY = 30.0  # seconds
@@ -52,7 +53,7 @@ class ProgressBar:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),  # where it is narrow the bar gives way
             TextColumn("{task.fields[rate]}"),
             TextColumn("eta"),
             TimeRemainingColumn(),
@@ -62,13 +63,15 @@ class ProgressBar:
         )
 
     def __enter__(self) -> ProgressBar:
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich ends a bar that it never drew with an empty line
+            self._bar.stop()
 
     def begin(self, total: int, done: int = 0) -> None:
         """Starts the clock and the bar for ``total`` items, of which ``done`` were done before the clock started."""

@@ -11,6 +11,7 @@ from regionvlp.errors import RegionVLPError, nearest
 
 # name -> (module, one-line help); the module holds a click command named ``command``.
 BENCHES: dict[str, tuple[str, str]] = {
+    "encoders": ("regionvlp.pipelines.bench.encoders", "Encoders on your own videos: recall, pointing, costs."),
     "extract": ("regionvlp.pipelines.bench.extract", "The detector, against the same network image by image."),
     "shards": ("regionvlp.pipelines.bench.shards", "Writing and reading shards, against one npz per frame."),
     "crash": ("regionvlp.pipelines.bench.crash", "Extractions killed at random moments and resumed."),

@@ -79,6 +79,9 @@ class IndexManifest:
         if len(mine) != len(theirs):
             return f"the encoders {', '.join(mine)}, not {', '.join(theirs)}"
         for here, there in zip(self.encoders, other.encoders, strict=True):
+            if here.identity != there.identity and here.name == there.name and "@" in here.place + there.place:
+                goes_on = f"--encoder {here.place} goes on with it"
+                return f"the encoder {here.name} as it was at {here.place}, and now it is {there.place} ({goes_on})"
             if here.identity != there.identity:
                 key = next(
                     key for key in here.identity | there.identity if here.identity.get(key) != there.identity.get(key)

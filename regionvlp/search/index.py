@@ -18,17 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from regionvlp.errors import InputError, ShardError
+from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import cast_features
 from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
-from regionvlp.search.clips import Clip
-from regionvlp.search.encoders.base import Encoder, Floats, Query
+from regionvlp.search.clips import Clip, Evidence
+from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
 from regionvlp.search.folder import Contents, IndexManifest, Unread
+from regionvlp.search.from_shards import ShardTokens
+from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
 from regionvlp.search.segment import Segment
-from regionvlp.search.words import Words
+from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
 SAME_MEANING = 0.98  # cosine of copies
@@ -43,14 +45,18 @@ class Index:
         folder: the index.
         encoders: names that stand for encoders that were moved since, see :func:`open_index`.
         device: where checkpoints run.
+        from_shards: where no tokens are stored, make them of the shards.
 
     Attributes:
         manifest, contents: what it is, and what of it counts.
     """
 
-    def __init__(self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu") -> None:
+    def __init__(
+        self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+    ) -> None:
         self.folder, self._given, self._device = folder, tuple(encoders), device
         self.manifest = IndexManifest.read(folder)
+        self._shards = ShardTokens(folder, self.manifest) if from_shards else None
         self.contents, self._segments = _opened(folder, self.manifest)
         self._starts = np.cumsum([0, *(segment.rows for segment in self._segments)])
         self.live = np.ones(int(self._starts[-1]), np.bool_)
@@ -74,9 +80,16 @@ class Index:
         """The encoders, opened at the first query.
 
         Raises:
-            InputError: one is gone, or is another one than the index was made with.
+            InputError: one is gone, or is another one than the index was made with; or none has the tokens that
+                ``from_shards`` asks for.
         """
-        return [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        opened = [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        if self._shards is not None and not any(encoder.has_tokens for encoder in opened):
+            names = ", ".join(encoder.name for encoder in opened)
+            raise InputError(
+                f"there is nothing to make of the shards: {names} compares no tokens", "leave --from-shards out"
+            )
+        return opened
 
     @cached_property
     def clips(self) -> pa.Table:
@@ -104,19 +117,23 @@ class Index:
         folder: str | None = None,
         after: float | None = None,
         rerank: bool = True,
+        fine: bool = False,
     ) -> Answers:
         """The moments that answer a sentence.
 
         Args:
             query: the sentence. Not needed with ``like``.
             top: the most results.
-            like: a moment of the index to find others like: ``clip.mp4@12s``, or ``photo.jpg``.
+            like: a moment to find others like: ``clip.mp4@12s``, or ``photo.jpg``; of the index, or any file where an
+                encoder of the index looks at frames.
             folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
             after: only files that changed after that moment, seconds since 1970.
-            rerank: compare the first hundred token by token, where tokens are stored.
+            rerank: compare the first hundred token by token, where there are tokens.
+            fine: look at the frames of the results again, for boxes on a finer grid; a second or two each on a CPU.
 
         Raises:
-            InputError: there is nothing to search for or in. ShardError: a file of the index is damaged.
+            InputError: there is nothing to search for or in, or ``fine`` and no encoder looks at frames.
+            ShardError: a file of the index is damaged.
         """
         if not query.strip() and like is None:
             raise InputError("the query is empty", "say what to look for")
@@ -130,17 +147,26 @@ class Index:
         if query.strip() and like is not None:
             raise InputError("a query and 'like' were given", "give one of them")
         first = RERANKED if rerank else 0
-        rankings = [self._ranked(k, one, max(DEPTH, top), allowed, first) for k, one in enumerate(queries)]
+        notes += [note for query in queries for note in query.notes]
+        # Of a picture from elsewhere, encoders that do not look know nothing.
+        asked = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
+        rankings = [self._ranked(k, queries[k], max(DEPTH, top), allowed, first) for k in asked]
         ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
-        if like is not None:
-            ranking = _without(ranking, {self.row(like)})
+        if like is not None and (row := self._row_or_none(like)) is not None:
+            ranking = _without(ranking, {row})
         found = self._moments(ranking, top)
         best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
         present = self._present(best) if like is None else 1.0
+        if self._made_again(first):
+            notes.append(
+                f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
+            )
+        notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
-        names = [record.name for record in self.manifest.encoders]
-        results = tuple(self._result(moment, queries, shares, names) for moment in found)
+        names = [self.manifest.encoders[k].name for k in asked]
+        looked = self._looked_at(found, notes) if fine else {}
+        results = tuple(self._result(moment, queries, shares, names, looked.get(moment.row)) for moment in found)
         return Answers(query or f"like {like}", present, results, tuple(notes))
 
     def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
@@ -166,10 +192,8 @@ class Index:
         Raises:
             InputError: the index holds no such file, or nothing at that time.
         """
-        name, at, time = place.rpartition("@")
-        if not at or not _is_time(time):
-            name, time = place, ""
-        if name in self._row_of and not time:
+        name, seconds = _moment(place)
+        if name in self._row_of and seconds is None:
             return self._row_of[name]
         ids = self.clips.column("video_id")
         wanted = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False) & self.live)
@@ -178,18 +202,34 @@ class Index:
         if not len(wanted):
             raise InputError(f"the index holds no '{name}'", "name a file as results do, such as holiday/clip.mp4@12s")
         start, end = (self.clips.column(key).to_numpy()[wanted] for key in ("start", "end"))
-        if not time:
+        if seconds is None:
             return int(wanted[np.argmin(start)])
-        seconds = float(time.removesuffix("s"))
         inside = (start <= seconds) & (seconds <= end)
         if not inside.any():
             raise InputError(f"'{name}' has no clip at {seconds:g} s in the index", f"it ends at {end.max():g} s")
         return int(wanted[inside][np.argmin(np.abs((start + end)[inside] / 2 - seconds))])
 
+    def _row_or_none(self, place: str) -> int | None:
+        """The row of a moment; None where the index does not hold it."""
+        try:
+            return self.row(place)
+        except InputError:
+            return None
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip were looked at, at most."""
+        return int(self.manifest.cut.get("frames", FRAMES))
+
     def clip(self, row: int) -> Clip:
         """The clip of a row."""
         segment, inside = self._place(row)
         return segment.clip(inside)
+
+    def evidence(self, row: int) -> Evidence:
+        """The regions of a row, or the cells that stand for them."""
+        segment, inside = self._place(row)
+        return segment.evidence(inside)
 
     def thumbnail(self, row: int) -> bytes:
         """The small JPEG of a row; empty where there is none."""
@@ -229,17 +269,31 @@ class Index:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
         ranked = self._galleries[k].best(query.pooled, depth, allowed)
-        if not (first and record.tokens and query.about):
+        if not (first and query.about and len(ranked)):
             return ranked
         rows = ranked.rows[:first]
-        stored = [segment.tokens(k, inside) for segment, inside in map(self._place, rows.tolist())]
-        tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
-        if not stored:
+        stored = self._tokens(k, rows.tolist())
+        if stored is None:
             return ranked
+        tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
         pooled = self._galleries[k].vectors(rows)
         known = cast_features(np.stack(tokens), np.float32)
         scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
         return reranked(ranked, scores)
+
+    def _tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
+        """The tokens of encoder ``k`` of some rows; None where there are none."""
+        if self.manifest.encoders[k].tokens:
+            places = map(self._place, rows)
+            return [tokens for segment, row in places if (tokens := segment.tokens(k, row)) is not None]
+        if self._shards is None or not self.encoders[k].has_tokens:
+            return None
+        return self._shards.of(self.encoders[k], [self.clip(row) for row in rows])
+
+    def _made_again(self, first: int) -> bool:
+        """Whether any encoder's tokens were made anew for a search."""
+        pairs = zip(self.encoders, self.manifest.encoders, strict=True)
+        return bool(first) and self._shards is not None and any(e.has_tokens and not r.tokens for e, r in pairs)
 
     def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
         """The clips that hold words of the query; behind them, all others with a score of 0."""
@@ -251,8 +305,13 @@ class Index:
         return top(rows, scores[rows], depth)
 
     def _like(self, place: str) -> list[Query]:
-        """The queries by which clips like one of the index are found."""
-        row = self.row(place)
+        """The queries by which clips like a moment are found: of the index, or of a file that it does not hold."""
+        row = self._row_or_none(place)
+        if row is None:
+            file, time = _moment(place) if not os.path.isfile(place) else (place, None)
+            if not os.path.isfile(file) or not any(encoder.reads_pictures for encoder in self.encoders):
+                self.row(place)  # says what is wrong
+            return like_file(Path(file), time, self.encoders, self.frames, float(self.manifest.cut.get("seconds", 0)))
         segment, inside = self._place(row)
         text = " ".join(sorted(set(segment.evidence(inside).labels)))
         return [
@@ -262,6 +321,22 @@ class Index:
             )
             for k, record in enumerate(self.manifest.encoders)
         ]
+
+    def _looked_at(self, found: Sequence[Moment], notes: list[str]) -> dict[int, tuple[int, Evidence, StoredTokens]]:
+        """For each moment's row, which encoder looked again, at what, and what it saw."""
+        eyes = [k for k, one in enumerate(self.encoders) if one.reads_pictures and one.has_tokens]
+        if not eyes:
+            raise InputError(
+                "no encoder of the index can say where in a frame a word lies", "leave the finer boxes out"
+            )
+        looked: dict[int, tuple[int, Evidence, StoredTokens]] = {}
+        clips = [self.clip(moment.row) for moment in found]
+        for moment, again in zip(found, look_again(clips, self.encoders[eyes[0]], self.frames), strict=True):
+            if isinstance(again, VideoError):
+                notes.append(f"no finer boxes of {self.clip(moment.row).video_id}: {again.message}")
+            else:
+                looked[moment.row] = (eyes[0], *again)
+        return looked
 
     def _moments(self, ranking: Ranked, wanted: int) -> list[Moment]:
         worst = float(ranking.scores[-1]) if len(ranking) else 0.0
@@ -290,16 +365,27 @@ class Index:
         return float(np.mean([presence(score, known) for score, known in zip(best, null, strict=True)]))
 
     def _result(
-        self, moment: Moment, queries: Sequence[Query], shares: Sequence[dict[int, float]], names: Sequence[str]
+        self,
+        moment: Moment,
+        queries: Sequence[Query],
+        shares: Sequence[dict[int, float]],
+        names: Sequence[str],
+        looked: tuple[int, Evidence, StoredTokens] | None = None,
     ) -> Result:
         segment, inside = self._place(moment.row)
         clip, evidence = segment.clip(inside), segment.evidence(inside)
         words: Sequence[str] = ()
         weights: Floats | None = None
-        for k, query in enumerate(queries):
+        for k, query in enumerate(queries) if looked is None else [(looked[0], queries[looked[0]])]:
             words = words or query.words
-            stored = segment.tokens(k, inside)
-            weights = self.encoders[k].word_weights(query, evidence, stored) if query.words else None
+            if not query.words:
+                continue
+            if looked is None:
+                found = self._tokens(k, [moment.row])
+                stored = found[0] if found else None
+            else:
+                _, evidence, stored = looked
+            weights = self.encoders[k].word_weights(query, evidence, stored)
             if weights is not None and (np.nan_to_num(weights) > 0).any():
                 words = query.words
                 break
@@ -317,18 +403,22 @@ class Index:
         )
 
 
-def open_index(folder: str | os.PathLike[str], *, encoders: Sequence[str] = (), device: str = "cpu") -> Index:
+def open_index(
+    folder: str | os.PathLike[str], *, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+) -> Index:
     """Opens an index for searching.
 
     Args:
         folder: what ``regionvlp index --out`` made.
         encoders: where its encoders are now, if they were moved: ``labels:FOLDER``, or the folder of a checkpoint.
         device: where checkpoints run.
+        from_shards: re-rank the first hundred also where no tokens are stored: their regions are read from the shards
+            and encoded at every query, which takes seconds.
 
     Raises:
         InputError: the folder is no index. ShardError: it is damaged, or of another version.
     """
-    return Index(Path(folder).absolute(), encoders, device)
+    return Index(Path(folder).absolute(), encoders, device, from_shards)
 
 
 def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segment]]:
@@ -348,17 +438,28 @@ def _opened(folder: Path, manifest: IndexManifest) -> tuple[Contents, list[Segme
     raise ShardError(f"{folder} changes faster than it can be opened", "try again in a moment")
 
 
+def _about(query: str) -> list[str]:
+    """What one should know of a query to judge what it finds."""
+    count = len(tokens(query))
+    if query.strip() and not count:
+        return ["no word in the query: what comes first does so by chance"]
+    if count > MOST_WORDS:
+        return [f"a query of {count:,} words: encoders may read no more than its beginning"]
+    return []
+
+
 def _without(ranking: Ranked, rows: set[int]) -> Ranked:
     kept = np.array([row not in rows for row in ranking.rows.tolist()], np.bool_)
     return Ranked(ranking.rows[kept], ranking.scores[kept])
 
 
-def _is_time(text: str) -> bool:
+def _moment(place: str) -> tuple[str, float | None]:
+    """``clip.mp4@12s`` as file and seconds; without seconds where it names a file alone."""
+    name, at, time = place.rpartition("@")
     try:
-        float(text.removesuffix("s"))
+        return (name, float(time.removesuffix("s"))) if at else (place, None)
     except ValueError:
-        return False
-    return True
+        return place, None
 
 
 def _changed(path: str) -> float:

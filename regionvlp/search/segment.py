@@ -17,7 +17,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -86,6 +87,19 @@ class Rows:
             for part, dtype in _TOKEN_PARTS if record.tokens else ():
                 arrays[f"{part}-{k}.npy"] = getattr(made, part)[order].astype(dtype)
         return cls(pa.Table.from_pylist(clips, CLIPS_SCHEMA), pa.Table.from_pylist(evidence, EVIDENCE_SCHEMA), arrays)
+
+    def at(self, paths: Mapping[str, str]) -> Rows:
+        """The same, of files that lie at these paths, by video id; those that are not named lie where they lay."""
+        found = pa.array(_paths(self.clips, paths), pa.string())
+        return Rows(self.clips.set_column(CLIPS_SCHEMA.names.index("path"), "path", found), self.evidence, self.arrays)
+    @classmethod
+    def joined(cls, pieces: Sequence[Rows]) -> Rows:
+        """The rows of several pieces, sorted by id."""
+        clips, evidence = (pa.concat_tables([getattr(p, part) for p in pieces]) for part in ("clips", "evidence"))
+        order = pc.sort_indices(clips.column("clip_id")).to_numpy()
+        names = pieces[0].arrays
+        arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces])[order] for name in names}
+        return cls(clips.take(order), evidence.take(order), arrays)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -205,6 +219,10 @@ class Segment:
         """The table of clips."""
         return self._table(CLIPS)
 
+    def moved(self, paths: Mapping[str, str]) -> bool:
+        """Whether any of its files lies elsewhere than at these paths, by video id."""
+        return _paths(self.clips, paths) != self.clips.column("path").to_pylist()
+
     @cached_property
     def _evidence(self) -> pa.Table:
         return self._table(EVIDENCE)
@@ -278,6 +296,11 @@ class Segment:
             )
 
 
+def _paths(clips: pa.Table, paths: Mapping[str, str]) -> list[str]:
+    known = zip(clips.column("video_id").to_pylist(), clips.column("path").to_pylist(), strict=True)
+    return [paths.get(video_id, before) for video_id, before in known]
+
+
 def _evidence_row(item: ClipInput) -> dict[str, Any]:
     evidence = item.evidence
     values = {name: np.ravel(getattr(evidence, name)).tolist() for name in EVIDENCE_SCHEMA.names[:-2]}
@@ -287,13 +310,14 @@ def _evidence_row(item: ClipInput) -> dict[str, Any]:
 def _look(item: ClipInput) -> int:
     """64 bits by which copies of a clip are told.
 
-    With a thumbnail, where its brightness rises from left to right, in a grid of 8 x 8. Without, on which side of fixed
+    With a picture, where its brightness rises from left to right, in a grid of 8 x 8. Without, on which side of fixed
     random planes the mean features of the clip and of three of its frames lie.
     """
     if item.thumbnail:
         with Image.open(io.BytesIO(item.thumbnail)) as image:
-            grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
-        return int.from_bytes(np.packbits(np.diff(grey, axis=1) > 0).tobytes(), "big")
+            return _gradients(image)
+    if item.pictures is not None:
+        return _gradients(Image.fromarray(item.pictures.frames[len(item.pictures.frames) // 2]))
     regions = item.regions[0]
     mask = regions.mask()[..., None]
     frames = (regions.features.astype(np.float32) * mask).sum(1) / np.maximum(mask.sum(1), 1)
@@ -302,6 +326,11 @@ def _look(item: ClipInput) -> int:
     bits = np.concatenate([(part - part.mean()) @ planes > 0 for part in (np.mean(parts, 0), *parts)])[:LOOK_BITS]
     packed = np.packbits(np.resize(bits, LOOK_BITS))
     return int.from_bytes(packed.tobytes(), "big")
+
+
+def _gradients(image: Image.Image) -> int:
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    return int.from_bytes(np.packbits(np.diff(grey, axis=1) > 0).tobytes(), "big")
 
 
 def _planes(width: int) -> NDArray[np.float32]:

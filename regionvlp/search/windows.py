@@ -36,6 +36,21 @@ def windows(duration: float | None, length: float, stride: float) -> list[Stretc
     return cut
 
 
+def frames_in(stretch: Stretch, duration: float | None, length: float, frames: int) -> int:
+    """How many frames stand for a window, so that it shares those of the windows that it overlaps.
+
+    The last window of a file may be shorter. Spread over it, as many frames as over the others would all be new ones;
+    as many as lie as far apart as theirs are the same, and need not be looked at twice.
+
+    Args:
+        duration: of the file. length: of a window. frames: of a whole window.
+    """
+    start, end = stretch
+    if end is not None or duration is None or start == 0:
+        return frames
+    return max(1, min(frames, round(frames * (duration - start) / length)))
+
+
 def parse_seconds(text: str, option: str) -> float:
     """Reads a length of time such as ``8s``, ``0.5``, ``500ms`` or ``2min``.
 

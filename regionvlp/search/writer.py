@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +33,27 @@ from regionvlp.search.rank import Gallery
 from regionvlp.search.segment import Rows, Segment, write_segment
 from regionvlp.search.words import Words
 
-BATCH = 256  # clips that are encoded and published together
+BATCH = 256  # clips that are published together
 SMALL = 16_384  # rows; smaller segments are joined when an indexing ends
 LARGEST = 65_536  # rows of a joined segment
 _SPARSE = 0.2  # share of rows taken out from which a segment is written anew
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Clips as they are written.
+
+    Attributes:
+        rows: of the segment. documents: the labels of each clip as words, by id.
+    """
+
+    rows: Rows
+    documents: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class IndexWriter:
@@ -109,14 +124,28 @@ class IndexWriter:
         Raises:
             ShardError: the disk refuses, or an encoder gives numbers that are none; the index is as before.
         """
-        if not inputs:
+        if inputs:
+            self.publish([self.encoded(inputs)])
+
+    def encoded(self, inputs: Sequence[ClipInput]) -> Encodings:
+        """Encodes clips, at least one; nothing is written yet, and their frames are not needed any more."""
+        made = [encoder.encode_clips(inputs) for encoder in self.encoders]
+        documents = {item.clip.clip_id: document(item) for item in inputs} if self._words is not None else {}
+        return Encodings(Rows.of(inputs, made, self.records), documents)
+
+    def publish(self, parts: Sequence[Encodings]) -> None:
+        """Adds encoded clips, all at once, in place of those of the same ids.
+
+        Raises:
+            ShardError: the disk refuses; the index is as before.
+        """
+        if not parts:
             return
-        encoded = [encoder.encode_clips(inputs) for encoder in self.encoders]
-        rows = Rows.of(inputs, encoded, self.records)
+        rows = Rows.joined([part.rows for part in parts])
         if self._words is not None:
-            self._words.put({item.clip.clip_id: document(item) for item in inputs})
+            self._words.put({clip_id: text for part in parts for clip_id, text in part.documents.items()})
         name, count = write_segment(self._folder, self._next_number(), [rows])
-        ids = [item.clip.clip_id for item in inputs]
+        ids = rows.clips.column("clip_id").to_pylist()
         contents = without(self.contents, self._rows_of(ids))
         self._publish(replace(contents, segments={**contents.segments, name: count}, null=()))
         for row, (clip_id, stamp, video_id) in enumerate(
@@ -142,6 +171,26 @@ class IndexWriter:
             changes["done"] = tuple(sorted(done))
         if any(getattr(self.contents, name) != value for name, value in changes.items()):
             self._publish(replace(self.contents, **changes))
+
+    def relocate(self, paths: Mapping[str, str]) -> None:
+        """Notes where files lie that lay elsewhere: absolute paths by video id; those that are not named stay.
+
+        Raises:
+            ShardError: the disk refuses; the index is as before.
+        """
+        contents, number, names = self.contents, self._next_number(), dict[str, str]()
+        for name, count in contents.segments.items():
+            names[name] = name
+            segment = Segment(self._folder, name, self.records)
+            if segment.moved(paths):
+                pieces = (piece.at(paths) for piece in segment.pieces(np.arange(count)))
+                names[name], _ = write_segment(self._folder, number, pieces)
+                number += 1
+        if any(name != now for name, now in names.items()):
+            segments = {names[name]: count for name, count in contents.segments.items()}
+            dropped = {names[name]: rows for name, rows in contents.dropped.items()}
+            self._publish(replace(contents, segments=segments, dropped=dropped))
+            self._places = {clip_id: (names[place[0]], *place[1:]) for clip_id, place in self._places.items()}
 
     def finish(self) -> None:
         """Joins small segments in the order of their ids, and measures what sentences score that have nothing to find.

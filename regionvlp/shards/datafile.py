@@ -23,6 +23,15 @@ _BYTES = 1 << 30  # of one call; Linux reads no more than 2 GiB
 _SPARE = memoryview(bytearray(GAP))  # takes what lies between two pieces; nobody reads it
 
 
+class LostFileError(ShardError):
+    """A data file that is not there as a whole: gone, cut short, or another one than its receipt tells of."""
+
+    @classmethod
+    def of(cls, error: ShardError) -> LostFileError:
+        """The same words, of this kind."""
+        return cls(error.message, error.hint)
+
+
 class Piece(NamedTuple):
     """A part of a data file and the memory that takes it.
 
@@ -59,7 +68,7 @@ class DataFile:
         size: what it must measure, in bytes; None: anything.
 
     Raises:
-        ShardError: the file cannot be opened, or measures something else.
+        LostFileError: the file cannot be opened, or measures something else.
     """
 
     def __init__(self, path: Path, size: int | None = None) -> None:
@@ -71,11 +80,10 @@ class DataFile:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # says nothing of the file
-            raise ShardError(f"cannot read {path}: {error.strerror}", "was the folder moved or changed?") from error
-        if size is not None and found < size:
-            raise unreadable(path, f"it ends too early ({found} bytes, the receipt says {size})")
+            raise LostFileError(f"cannot read {path}: {error.strerror}", "was the folder moved or changed?") from error
         if size is not None and found != size:
-            raise unreadable(path, f"{found} bytes, the receipt says {size}")
+            early = "it ends too early, at" if found < size else "it has"
+            raise LostFileError.of(unreadable(path, f"{early} {found} bytes; the receipt says {size}"))
 
     def __del__(self) -> None:
         if self._descriptor >= 0:

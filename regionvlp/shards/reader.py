@@ -28,7 +28,7 @@ from regionvlp.errors import InputError, ShardError, nearest
 from regionvlp.regions import VideoRegions
 from regionvlp.shards.batch import RegionBatch
 from regionvlp.shards.codec import bad_counts, dequantise, video_regions
-from regionvlp.shards.datafile import Files, LocalFiles, open_file_limit
+from regionvlp.shards.datafile import Files, LocalFiles, LostFileError, open_file_limit
 from regionvlp.shards.frames import DamagedFrameError, FrameReader
 from regionvlp.shards.guarded import Guarded
 from regionvlp.shards.index import VideoIndex, build_index
@@ -347,7 +347,7 @@ class ShardReader(Mapping[str, VideoRegions]):
             with suppress(ShardError):
                 if Receipt.read(receipt_path(self._folder, self._receipts[place].shard)).file != file:
                     message = f"{self._name}/{file} was replaced since these shards were opened"
-                    return ShardError(message, "open the shards again")
+                    return LostFileError(message, "open the shards again")
         return error
 
     def plan(self) -> PlanTable | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from regionvlp.errors import InputError, ShardError
-from regionvlp.shards.datafile import DataFile, Piece, runs_of
+from regionvlp.shards.datafile import DataFile, LostFileError, Piece, runs_of
 from regionvlp.shards.receipts import Receipt
 from regionvlp.shards.staging import Staging
 from regionvlp.store.files import sha256_of
@@ -159,7 +159,7 @@ class RemoteFolder:
 
     def _unreadable(self, name: str, error: BaseException) -> ShardError:
         if isinstance(error, FileNotFoundError):
-            return ShardError(f"cannot read {self.address}/{name}: it is not there", "was the folder changed?")
+            return LostFileError(f"cannot read {self.address}/{name}: it is not there", "was the folder changed?")
         words = str(error).partition("\n")[0] or type(error).__name__
         return ShardError(f"cannot read {self.address}/{name}: {words}", "check the connection and your access")
 

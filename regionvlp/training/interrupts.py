@@ -21,6 +21,21 @@ SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def nothing_to_save() -> Iterator[None]:
+    """Within the block SIGUSR1, which would end the process, does nothing, but in the block of an :class:`Interrupts`.
+
+    For what lies around the steps: data is opened, a model built, and all that was learnt is saved.
+    """
+    caught = SAVE is not None and threading.current_thread() is threading.main_thread()
+    before = signal.signal(SAVE, signal.SIG_IGN) if caught else None
+    try:
+        yield
+    finally:
+        if caught:
+            signal.signal(SAVE, before)
+
+
 class Interrupts:
     """Within the block signals set flags, which wait for the end of the step.
 
@@ -32,12 +47,12 @@ class Interrupts:
 
     Attributes:
         stop: SIGINT or SIGTERM came.
-        save: SIGUSR1 came; whoever saves sets it back.
     """
 
     def __init__(self, speaks: bool = True) -> None:
         self._speaks = speaks
-        self.stop = self.save = False
+        self.stop = False
+        self._saves = self._saves_taken = 0  # counted, since a flag set back may have been set again meanwhile
         self._since = 0.0
         self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
@@ -54,6 +69,11 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def take_save(self) -> bool:
+        """Whether SIGUSR1 came since this was last asked."""
+        before, self._saves_taken = self._saves_taken, self._saves
+        return self._saves_taken > before
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Within the block a request to stop raises KeyboardInterrupt: for long work that may be broken off."""
@@ -68,7 +88,7 @@ class Interrupts:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if number == SAVE:
-            self.save = True
+            self._saves += 1
         elif not self.stop:
             self.stop, self._since = True, now
             if self._speaks:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -33,6 +35,7 @@ class Logbook:
         self._run, self._tensorboard = run, tensorboard
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
+        self._excepthook = threading.excepthook
 
     def rewind(self, step: int) -> None:
         """Opens the log for what follows ``step``; cuts what lies beyond, and a line that a kill left half-written."""
@@ -45,6 +48,7 @@ class Logbook:
         self._file = path.open("a", encoding="utf-8")
         if self._tensorboard:
             self._board = _open_board(self._run / "tensorboard", step)
+            threading.excepthook = self._unless_of_the_board
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line; it is on its way to the disk when this returns. What is not finite becomes null.
@@ -68,11 +72,19 @@ class Logbook:
 
     def close(self) -> None:
         """Closes the files; a later :meth:`rewind` opens them again."""
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
-        self._file = self._board = None
+        file, board, self._file, self._board = self._file, self._board, None, None
+        with suppress(OSError):  # each line was flushed, and said where that failed
+            if file is not None:
+                file.close()
+        with suppress(OSError):
+            if board is not None:
+                board.close()
+        threading.excepthook = self._excepthook
+
+    def _unless_of_the_board(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread, whose traceback says nothing that the next :meth:`write` does not say."""
+        if not type(failure.thread).__module__.startswith("tensorboard"):
+            self._excepthook(failure)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from regionvlp.training.loaders import RoundRobin
 from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.sense import check_captions, check_settings
 from regionvlp.training.settings import planned_steps
-from regionvlp.training.turns import loaders_of
+from regionvlp.training.turns import loaders_of, seed_of
 from regionvlp.weights.modules import fill, read_module_weights
 
 
@@ -65,12 +65,12 @@ def prepare(run: RunConfig, stage: int = 0, init: Path | None = None) -> Prepare
     """
     config = run.staged()[stage]
     if init is not None:
-        config = config.model_copy(update={"init": init})
+        config = config.model_copy(update={"init": str(init)})
     check_settings(config)
     init = find_checkpoint(config.init) if config.init else None
     detector = _detector(config, init)
     torch.manual_seed(config.train.seed)  # the weights that are drawn
-    datasets, held_out = _open_data(config)
+    datasets, held_out = _open_data(config, stage)
     tokenizer = _tokenizer(config, init, datasets)
     for dataset in (*datasets, *([held_out] if held_out else [])):
         check_script(dataset.captions, tokenizer)
@@ -114,9 +114,9 @@ def check_inputs(configs: Iterable[RunConfig]) -> list[int]:
     return steps
 
 
-def _open_data(config: RunConfig) -> tuple[list[Pairs], Pairs | None]:
+def _open_data(config: RunConfig, stage: int) -> tuple[list[Pairs], Pairs | None]:
     trim = not config.counts_padding and config.train.turns != "mix"  # a mixed batch joins tensors of one width
-    return _open_pairs(config.data, config.eval, trim=trim, seed=config.train.seed)
+    return _open_pairs(config.data, config.eval, trim=trim, seed=seed_of(config, stage))
 
 
 def _open_pairs(

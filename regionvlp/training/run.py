@@ -31,6 +31,7 @@ from regionvlp.training.identity import (
     save_beside_weights,
     stage_of,
 )
+from regionvlp.training.interrupts import nothing_to_save
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.preparing import Prepared, check_inputs, prepare
 from regionvlp.training.run_folder import RunLock, check_run, find_candidates, open_run
@@ -70,8 +71,13 @@ def train(
         InputError: the folder holds another run, or one with another tokenizer. KeyboardInterrupt: interrupted, with a
             checkpoint written.
     """
-    run_dir, prepared = Path(run_dir), prepared or prepare(_as_config(config))
-    check_inputs(prepared.run.staged()[1:])  # what later stages lack is found before the first begins
+    with nothing_to_save():
+        prepared = prepared or prepare(_as_config(config))
+        check_inputs(prepared.run.staged()[1:])  # what later stages lack is found before the first begins
+        return _train(prepared, Path(run_dir), resume)
+
+
+def _train(prepared: Prepared, run_dir: Path, resume: Literal["auto", "never"] | Path) -> Outcome:
     world = open_world(prepared.config.train.device)
     try:
         # Built first: what does not fit is found before the run folder is touched.
@@ -202,7 +208,7 @@ def _trainer(prepared: Prepared, world: World, run_dir: Path, *, start: int = 0,
 
     return Trainer(
         prepared.system,
-        loaders_of(prepared.datasets, config, world),
+        loaders_of(prepared.datasets, config, world, prepared.stage),
         config.train.model_copy(update={"best_is": best_sense(config.train)}),
         config.optim,
         run_dir,

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TextIO
+from weakref import WeakSet
 
 import yaml
 
@@ -143,11 +144,25 @@ class RunLock:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         self._file = file
+        _held.add(self)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+_held: WeakSet[RunLock] = WeakSet()
+
+
+def _let_go() -> None:
+    """Loader processes outlive a killed run by seconds, and would hold its lock, since they inherit its files."""
+    for lock in _held:
+        lock.__exit__()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def find_candidates(path: Path, resume: Literal["auto", "never"] | Path = "auto") -> tuple[Path, ...]:

@@ -231,7 +231,7 @@ def _unwritten(path: Path, error: Exception) -> BaseException:
         return error
     if disk and system is None:
         free = shutil.disk_usage(path.parent).free
-        reason = f"{reason} ({free:,} bytes are free there)"
+        reason = f"its files do not get whole onto the disk ({free:,} bytes are free there)"
     return InputError(
         f"cannot write the checkpoint {path}: {reason}",
         "make room and run the same command again; the last one is whole",

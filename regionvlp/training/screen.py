@@ -63,11 +63,11 @@ class Screen:
 
     def evaluated(self, step: int, values: Mapping[str, float], judged: str, best: Best | None) -> None:
         """Says what an evaluation found, ``judged`` being the metric that tells which is best."""
-        found = ", ".join(f"{readable(name)} {value:.4g}" for name, value in list(values.items())[:SHOWN])
+        found = ", ".join(f"{readable(name)} {value:.3g}" for name, value in list(values.items())[:SHOWN])
         if best is not None:
-            found += " (best so far)" if best.step == step else f" (best {best.value:.4g} at step {best.step})"
+            found += " (best so far)" if best.step == step else f" (best {best.value:.3g} at step {best.step})"
         self._say("step %d: %s", step, found)
-        self._note(metric=f"{readable(judged)} {values[judged]:.4g}")
+        self._note(metric=f"{readable(judged)} {values[judged]:.3g}")
         self._note_best(best)
 
     def resumed(self, step: int, total: int, path: Path) -> None:
@@ -91,7 +91,7 @@ class Screen:
             self._say("stopped early: %d evaluations without a better one (train.patience)", patience)
         self._say("trained to step %d of %d: %s", step, self._total, spent)
         if best is not None:
-            self._say("best: step %d, %s %.4g", best.step, readable(best.metric), best.value)
+            self._say("best: step %d, %s %.3g", best.step, readable(best.metric), best.value)
 
     def _say(self, text: str, *values: object) -> None:
         if self._speaks:
@@ -105,7 +105,7 @@ class Screen:
 
     def _note_best(self, best: Best | None) -> None:
         if best is not None:
-            self._note(best=f"best {best.value:.4g} at {best.step}")
+            self._note(best=f"best {best.value:.3g} at {best.step}")
 
 
 def readable(metric: str) -> str:

@@ -331,8 +331,7 @@ class Trainer:
         """
         minutes = self.train.save_minutes
         due = self.world.is_main and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        stop, save, due = self.world.any(self._interrupts.stop, self._interrupts.save, due)
-        self._interrupts.save = False
+        stop, save, due = self.world.any(self._interrupts.stop, self._interrupts.take_save(), due)
         if self._ended:
             return  # and saved
         if stop or save or due:

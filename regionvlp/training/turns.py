@@ -39,13 +39,18 @@ class Visits:
         return self.pairs / self.size
 
 
-def loaders_of(datasets: Sequence[Pairs], config: RunConfig, world: World) -> list[Loader]:
+def loaders_of(datasets: Sequence[Pairs], config: RunConfig, world: World, stage: int = 0) -> list[Loader]:
     """A loader for each source, or one for all of them where batches are mixed.
+
+    Args:
+        datasets, config, world: of the run.
+        stage: whose order it is; see :func:`seed_of`.
 
     Raises:
         InputError: a source is smaller than its batch. ConfigError: a batch does not divide evenly.
     """
-    train, sources = config.train, config.data.sources
+    sources = config.data.sources
+    train = config.train.model_copy(update={"seed": seed_of(config, stage)})
     unreadable = config.data.unreadable
     if train.turns == "mix" and len(datasets) > 1:
         shares = _shares(datasets, config)
@@ -56,6 +61,11 @@ def loaders_of(datasets: Sequence[Pairs], config: RunConfig, world: World) -> li
     sizes = [source.batch_size for source in sources]
     named = zip(datasets, names_of(config), sizes, strict=True)
     return [Loader(data, train, world, name, n, size, unreadable) for n, (data, name, size) in enumerate(named)]
+
+
+def seed_of(config: RunConfig, stage: int) -> int:
+    """Of what a stage draws: one that began as the first did would see the same samples again, and so never others."""
+    return mix(config.train.seed, stage) if stage else config.train.seed
 
 
 def visits(datasets: Sequence[Pairs], config: RunConfig, stream: RoundRobin) -> Iterator[Visits]:

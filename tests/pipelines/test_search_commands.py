@@ -71,6 +71,13 @@ def test_a_folder_of_videos_becomes_an_index_and_follows_it(
     assert (said["added"], said["gone"]) == (4, 1)
     said = asked(capsys, *index, "--prune", "--discard-regions")
     assert (said["added"], said["removed"], said["clips"]) == (0, 1, 6)
+    moved = videos.rename(tmp_path / "moved")
+    assert run([*map(str, search := ("search", out, "right half", "--top", "1", "--cut", tmp_path / "cuts"))]) == 0
+    assert "is not where it was, and was not cut" in capsys.readouterr().out
+    index = (*index[:2], moved, *index[3:])
+    assert asked(capsys, *index, "--discard-regions")["added"] == 0
+    assert run([*map(str, search)]) == 0
+    assert "1 clip cut into" in capsys.readouterr().out
     # What it has become is what it would be if it were made now.
     asked(capsys, *index[:4], tmp_path / "fresh", *OPTIONS)
     tables = [regionvlp.open_index(folder).clips for folder in (out, tmp_path / "fresh")]
@@ -125,6 +132,8 @@ def test_answers_become_clips_lists_and_pages(videos: Path, tmp_path: Path, caps
         (("dog", "--after", "yesterday"), "'yesterday' is no date"),
         (("--like", "x.mp4@3s"), "the index holds no 'x.mp4'"),
         (("dog", "--top", "0"), "0 is not in the range"),
+        (("dog", "--from-shards"), "labels compares no tokens"),
+        (("dog", "--from-shards", "--no-rerank"), "--no-rerank and --from-shards given"),
         (("dog", "--cut", "a file"), "cannot write to a file"),
     ],
 )
@@ -166,6 +175,18 @@ def test_a_checkpoint_is_an_encoder(
     metrics = asked(capsys, "eval", "index", tmp_path / "test", "--queries", queries)
     assert metrics["gallery"] == held_out["gallery"] == 8
     assert metrics["t2v"] == pytest.approx(held_out["t2v"])
+    bare = tmp_path / "bare"
+    asked(capsys, *index, "--out", bare)
+    documents = [
+        asked(capsys, "search", folder, "the red circle moves", *options)
+        for folder, options in ((tmp_path / "i", ()), (bare, ("--from-shards",)), (bare, ()))
+    ]
+    stored, again, pooled = ([row["clip_id"] for row in document["results"]] for document in documents)  # type: ignore[attr-defined]
+    assert stored == again != pooled
+    words = [document["results"][0]["words"] for document in documents]  # type: ignore[index]
+    assert words[0] == words[1] != words[2]
+    assert "'index --tokens' saves that" in str(documents[1]["notes"])
+    assert asked(capsys, "eval", "index", bare, "--queries", queries, "--allow-missing", "--from-shards")["t2v"]
     answers = regionvlp.open_index(tmp_path / "i").search("the red circle moves", top=3)
     assert [word.word for word in answers.results[0].words] == ["red", "circle", "moves"]
     boxes = answers.results[0].words[1].boxes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from regionvlp.config import read_yaml
 from regionvlp.errors import ConfigError, InputError
 from regionvlp.pipelines.cli import run
 from regionvlp.training.config import run_config
+from regionvlp.training.distributed import World
 from regionvlp.training.logbook import read_log
 from regionvlp.training.preparing import prepare
 from regionvlp.training.run import describe, train
+from regionvlp.training.turns import loaders_of
 
 Edit = Callable[..., Path]
 STAGES: list[dict[str, Any]] = [
@@ -51,6 +54,21 @@ def test_one_run_of_three_stages(recipe: Edit, tmp_path: Path, caplog: pytest.Lo
     names = {path.name: path for path in (out / "checkpoints").glob("step-*")}
     assert sorted(names) == [f"step-{step:08d}" for step in (3, 6, 8, 11)]
     assert [load_checkpoint(names[name]).config.model.video.frames for name in sorted(names)] == [1, 1, 2, 2]
+
+
+def test_a_later_stage_sees_other_samples_first(recipe: Edit) -> None:
+    """Stages shorter than an epoch would otherwise learn from the same few clips, again and again."""
+    run = run_config(read_yaml(recipe(stages=[{}, {}], train={"batch_size": 4, "workers": 0, "device": "cpu"})))
+
+    def order(stage: int) -> list[str]:
+        found = prepare(run, stage)
+        (loader,) = loaders_of(found.datasets, found.config, World(), stage)
+        return [clip for parts in islice(loader.read(0), 3) for clip in parts[0]["video_id"]]
+
+    assert order(1) == order(1)
+    assert set(order(1)) != set(order(0))
+    first, second = (prepare(run, stage).datasets[0].seed for stage in (0, 1))
+    assert (first, second != first) == (run.train.seed, True)  # a run of one stage is what it always was
 
 
 @pytest.mark.parametrize("stop", [2, 6, 7, 8, 10])

@@ -44,7 +44,13 @@ def test_pretrain_then_eval(
     assert all(np.isfinite(value) for value in plan["first_batch"].values())
     assert not (tmp_path / "runs").exists()
 
-    assert run(["pretrain", "--config", str(config)]) == 0
+    assert run(["pretrain", "--config", str(config), "--json", str(tmp_path / "run.json")]) == 0
+    said = capsys.readouterr().out
+    assert "next: regionvlp eval csv --checkpoint runs/tiny\n" in said
+    assert f"regionvlp index --shards {world / 'shards'} --encoder runs/tiny --out runs/tiny-index" in said
+    result = json.loads((tmp_path / "run.json").read_text())
+    assert (result["step"], result["stopped_early"]) == (6, False)
+    assert result["best"].keys() == {"step", "t2v/R1"}
     log = read_log(tmp_path / "runs/tiny")
     assert {row["step"] for row in log} == set(range(1, 7))
     assert any("eval/t2v/R1" in row for row in log)
@@ -316,8 +322,9 @@ def test_eval_msrvtt_on_the_public_layout(
 
 def test_the_shipped_recipes_are_valid() -> None:
     recipes = resources.files("regionvlp.configs")
-    frozen = [f"pretrain/frozen_{frames}f.yaml" for frames in (1, 4, 8)]
-    for name in ("pretrain/demovlp_webvid_cc3m.yaml", "pretrain/demo.yaml", "finetune/frozen_msrvtt.yaml", *frozen):
+    names = ("demovlp_webvid_cc3m", "demovlp_curriculum", "demo", "frozen_1f", "frozen_4f", "frozen_8f")
+    for name in (*(f"pretrain/{name}.yaml" for name in names), "finetune/msrvtt.yaml", "finetune/frozen_msrvtt.yaml"):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
-        run_config(values, source=name).check_sizes()
+        for stage in run_config(values, source=name).staged():
+            stage.check_sizes()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import functools
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +20,8 @@ from regionvlp.search.encoders.base import Encoder
 from regionvlp.search.encoders.opening import open_encoder
 from regionvlp.search.folder import CONTENTS_NAME, MANIFEST_NAME, Contents
 from regionvlp.search.index import Index, open_index
-from regionvlp.search.words import Words
 from regionvlp.search.writer import IndexWriter
+from search.contents import content
 from search.worlds import OBJECTS, WORLD, sentence_encoder, video, write_segments, write_shards
 
 opened_once = functools.cache(open_encoder)
@@ -30,25 +33,6 @@ def build(out: Path, *shards: Path, encoders: list[str], prune: bool = False) ->
         index_shards(writer, ShardClips(shards), prune=prune)
         writer.finish()
     return writer
-
-
-def content(folder: Path) -> dict[str, object]:
-    """All that a search can see, by clip: equal for equal indexes, however they came about."""
-    index = open_index(folder)
-    rows = {}
-    for row in np.flatnonzero(index.live):
-        segment, inside = index._place(int(row))
-        evidence = segment.evidence(inside)
-        vectors = [
-            segment.array(f"pooled-{k}.npy")[inside].tobytes() for k, r in enumerate(index.manifest.encoders) if r.width
-        ]
-        rows[segment.clip(inside).clip_id] = (
-            segment.clip(inside),
-            segment.look(inside),
-            {name: np.asarray(value).tolist() for name, value in vars(evidence).items()},
-            vectors,
-        )
-    return {"rows": rows, "words": Words(folder).texts(), "null": index.contents.null, "unread": index.contents.unread}
 
 
 @pytest.fixture
@@ -128,32 +112,36 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-@pytest.fixture
-def die_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Lets the n-th call of a system function that changes the disk be the last."""
-    import os
+class Disk:
+    """Lets the n-th call of a system function that changes the disk fail, and all that follow."""
 
-    left = [1 << 30]
+    def __init__(self) -> None:
+        self.left, self.fault = 1 << 30, BaseException()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk()
 
     def counted(name: str) -> None:
         real = getattr(os, name)
 
         def call(*arguments: object, **named: object) -> object:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed(name)
+            disk.left -= 1
+            if disk.left < 0:
+                raise disk.fault
             return None if name == "fsync" else real(*arguments, **named)  # this machine does not lose power
 
         monkeypatch.setattr(os, name, call)
 
     for name in ("replace", "rename", "fsync", "link", "rmdir", "mkdir"):
         counted(name)
-    yield left
-    left[0] = 1 << 30
+    yield disk
+    disk.left = 1 << 30
 
 
 def test_killed_at_every_step_it_goes_on_to_the_same_index(
-    tmp_path: Path, encoders: list[str], die_at: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoders: list[str], disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regionvlp.search.build.BATCH", 3)
     monkeypatch.setattr("regionvlp.search.writer.unrelated_sentences", lambda: ["a tree", "the cat"])
@@ -162,12 +150,12 @@ def test_killed_at_every_step_it_goes_on_to_the_same_index(
     wanted = content(tmp_path / "whole")
     steps = 0
     while True:
-        die_at[0] = steps
+        disk.left, disk.fault = steps, Killed()
         out = tmp_path / f"i{steps}"
         try:
             build(out, shards, encoders=encoders)
         except Killed:
-            die_at[0] = 1 << 30
+            disk.left = 1 << 30
             if (out / MANIFEST_NAME).exists():
                 seen = open_index(out)
                 assert len(seen) in (0, 3, 5)
@@ -271,6 +259,8 @@ def test_queries_of_every_kind_are_answered(shards: Path, tmp_path: Path, encode
         answers = index.search(query, top=5)
         assert len(answers.results) == 5
         assert 0 < answers.present < 1
+    assert "no word in the query" in index.search("👍👍👍").notes[0]
+    assert "a query of 2,500 words" in index.search("dog " * 2500).notes[0]
     for query in ("", " \n\t"):
         with pytest.raises(InputError, match="empty"):
             index.search(query)
@@ -329,12 +319,33 @@ def test_an_empty_index_and_one_of_a_single_clip(tmp_path: Path, encoders: list[
     assert [r.video_id for r in open_index(tmp_path / "one").search("dog").results] == ["one.jpg"]
 
 
+def test_a_disk_that_is_full_at_any_step_is_one_line(
+    shards: Path, tmp_path: Path, encoders: list[str], disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionvlp.search.build.BATCH", 3)
+    monkeypatch.setattr("regionvlp.search.writer.unrelated_sentences", lambda: ["a tree", "the cat"])
+    build(tmp_path / "whole", shards, encoders=encoders)
+    wanted = content(tmp_path / "whole")
+    said: list[str] = []
+    for steps in itertools.count():
+        out = tmp_path / f"i{steps}"
+        disk.left, disk.fault = steps, OSError(errno.ENOSPC, "No space left on device")
+        try:
+            build(out, shards, encoders=encoders)
+            break
+        except RegionVLPError as error:
+            said.append(f"{error.hint and error}")
+        finally:
+            disk.left = 1 << 30
+        build(out, shards, encoders=encoders)
+        assert content(out) == wanted, f"full at step {steps}"
+    assert len(said) > 20
+    assert all("No space left on device" in line and "\n" not in line for line in said), said
+
+
 def test_a_full_disk_leaves_the_index_as_it_was(
     shards: Path, tmp_path: Path, encoders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-    import os
-
     build(tmp_path / "i", shards, encoders=encoders)
     before = content(tmp_path / "i")
     write_shards(shards, [video("more.mp4", ["cat"])], number=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from regionvlp.errors import InputError, ShardError
 from regionvlp.search.clips import Clip
 from regionvlp.search.encoders.base import words_of
 from regionvlp.search.moments import moments, without_copies
-from regionvlp.search.windows import check_cut, parse_seconds, windows
+from regionvlp.search.windows import check_cut, frames_in, parse_seconds, windows
 from regionvlp.search.words import WORDS_NAME, Words, stem
+from regionvlp.video.sampling import uniform_indices
 
 
 def test_words_match_by_their_stems_and_the_rarer_weighs_more(tmp_path: Path) -> None:
@@ -130,3 +132,18 @@ def test_copies_look_and_mean_the_same() -> None:
     )
     assert [m.row for m in kept] == [0, 2, 3]
     assert [copy.row for copy in kept[0].copies] == [1]
+
+
+def test_the_last_window_has_the_frames_that_it_shares() -> None:
+    """At 25 frames a second, by the very indices that a decoder is asked for."""
+    for duration in (8.0, 9.0, 10.0, 13.0, 27.0):
+        seen: list[set[int]] = []
+        for start, end in windows(duration, 8, 4):
+            first, past = round(25 * start), round(25 * (duration if end is None else end))
+            count = frames_in((start, end), duration, 8, 8)
+            assert abs((past - first) / count - 25) < 4  # frames lie as far apart in every window
+            seen.append({first + index for index in uniform_indices(past - first, count)})
+        for before, after in pairwise(seen):
+            assert len(before & after) == 4
+    assert frames_in((0, None), 3.0, 8, 8) == 8  # a short file is looked at no less
+    assert frames_in((4, None), 4.1, 8, 8) == 1

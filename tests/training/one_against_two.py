@@ -146,9 +146,9 @@ def one_of_many(rank: int, folder: str, wanted: list[Case], world: int) -> None:
 
 
 def differences(folder: Path, wanted: list[Case], world: int = 2) -> dict[Case, tuple[float, float]]:
-    """For each case, by how much the loss and the gradients differ, relative to their size from 1 on.
+    """For each case, by how much the loss, relative to its size from 1 on, and the gradients differ.
 
-    Roundings of float32 grow with a gradient, and those of steep losses are hundreds.
+    Those of float32, too, relative to their size: roundings grow with a gradient, and steep losses have large ones.
     """
     mp.spawn(one_of_many, args=(str(folder), wanted, world), nprocs=world)
     ranks = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
@@ -161,8 +161,9 @@ def differences(folder: Path, wanted: list[Case], world: int = 2) -> dict[Case, 
         ]
         assert alone.scalars.keys() == sides[0].scalars.keys()
         assert alone.gradients.keys() == sides[0].gradients.keys()
+        rounded = case.dtype == "float32"
         pulled = [
-            float((side.gradients[name] - grad).abs().max() / grad.abs().max().clamp_min(1))
+            float((side.gradients[name] - grad).abs().max() / (grad.abs().max().clamp_min(1) if rounded else 1))
             for side in sides
             for name, grad in alone.gradients.items()
         ]

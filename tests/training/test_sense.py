@@ -10,68 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from small_world import small_config, write_captions, write_shards
 
 import regionvlp
 from regionvlp.config import merge
 from regionvlp.errors import ConfigError, InputError, RegionVLPError
 from regionvlp.pipelines.cli import run
-from regionvlp.regions import VideoRegions
-from regionvlp.shards import Manifest, ShardWriter
 from regionvlp.training.config import run_config
 from regionvlp.training.logbook import read_log
 from regionvlp.training.preparing import prepare
-from regionvlp.training.run import check_out
-from regionvlp.training.saving import latest
-
-WIDTH, FRAMES, REGIONS, CLIPS = 8, 2, 3, 16
-
-
-def write_shards(folder: Path, clips: int = CLIPS, seed: int = 0) -> None:
-    manifest = Manifest(
-        format="hdf5", dtype="float16", frames=FRAMES, regions=REGIONS, feature_width=WIDTH, shard_size=clips,
-        detector={"name": "made-up"}, video={},
-    )  # fmt: skip
-    shape = FRAMES, REGIONS
-    with ShardWriter(folder, 0, Manifest.create_or_check(folder, manifest)) as writer:
-        for i in range(clips):
-            features = np.random.default_rng(100 * seed + i).normal(size=(*shape, WIDTH)).astype(np.float16)
-            writer.add(VideoRegions(
-                f"clip{i:02d}.mp4", np.arange(FRAMES), np.arange(FRAMES) / 2.0, np.full((FRAMES, 2), 120, np.int32),
-                features, np.tile(np.array([5.0, 5.0, 60.0, 60.0], np.float32), (*shape, 1)),
-                np.ones(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.int32),
-                np.zeros(shape, np.float32), np.full(FRAMES, REGIONS, np.int32),
-            ))  # fmt: skip
-        writer.finish()
-
-
-def write_captions(path: Path, captions: list[str]) -> Path:
-    rows = "".join(f"clip{i:02d},{text}\n" for i, text in enumerate(captions))
-    path.write_text("video_id,caption\n" + rows)
-    return path
+from regionvlp.training.run import check_out, train
+from regionvlp.training.saving import latest, path_of
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> dict[str, Any]:
     """A configuration that trains in a moment."""
-    write_shards(tmp_path / "shards")
-    captions = write_captions(tmp_path / "captions.csv", [f"thing number {i} moves" for i in range(CLIPS)])
-    side = {"width": 16, "depth": 1, "joint_width": 8, "heads": 2}
-    return {
-        "tokenizer": {"vocab_size": 100},
-        "data": {
-            "sources": [{"captions": str(captions), "shards": str(tmp_path / "shards")}],
-            "clips": {"frames": FRAMES, "regions": REGIONS},
-            "text_length": 16,
-        },
-        "model": {
-            "video": {**side, "feature_width": WIDTH, "frames": FRAMES, "regions": REGIONS},
-            "text": {**side, "mlp_width": 32, "max_length": 16},
-        },
-        "optim": {"lr": 1e-3, "schedule": "cosine"},
-        "train": {"batch_size": 8, "epochs": 9, "max_steps": 6, "save_every": "2 steps", "workers": 0, "device": "cpu"},
-    }
+    return small_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +125,37 @@ def test_a_run_says_what_happens(world: dict[str, Any], tmp_path: Path, caplog: 
     regionvlp.train(merge(evaluated, {"train": {"max_steps": 6}}), tmp_path / "run")
     assert "resumed from step 4 of 6" in caplog.text
     assert "planned with 4 steps and now has 6: with schedule cosine the learning rate goes on at" in caplog.text
+
+
+def test_a_copy_of_a_run_that_is_not_whole_goes_on_from_what_is(
+    world: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="regionvlp")
+    kept = merge(world, {"train": {"keep": 9}})
+    regionvlp.train(merge(kept, {"train": {"max_steps": 4}}), tmp_path / "run")
+    (path_of(tmp_path / "run", 4) / "tokenizer.json").unlink()
+    regionvlp.train(kept, tmp_path / "run")
+    assert "step-00000004 is damaged, trying the one before: " in caplog.text
+    assert "tokenizer.json is missing" in caplog.text
+    assert "resumed from step 2 of 6" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_disappears_ends_the_run_by_its_name(
+    world: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    config = run_config(merge(world, {"train": {"workers": workers}, "data": {"unreadable": 0.9}}))
+    prepared = prepare(config)
+    (tmp_path / "shards" / "shard-00000.h5").unlink()
+    with pytest.raises(InputError, match=r"cannot read .*shard-00000\.h5: No such file"):
+        train(config, tmp_path / "run", prepared=prepared)
+    assert "left out" not in caplog.text
+
+
+def test_a_folder_that_no_run_can_be_in_is_one_line(world: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*file/run: Not a directory"):
+        regionvlp.train(world, tmp_path / "file" / "run")
 
 
 def test_a_second_process_is_refused_while_the_first_trains(world: dict[str, Any], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,77 @@ def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [1]
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"step-00000001"} | {f"step-0000000{n}.set-aside{more}" for n in (2, 3) for more in ("", "-again")}
+
+
+def with_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def half_copied(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+
+
+def altered(folder: Path) -> None:
+    """As long as it was, as a copy that reserved its room and was then broken off."""
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (half_copied, r"tokenizer\.json is missing"),
+        (cut_short, "1 bytes instead of 2"),
+        (altered, "is not what was written"),
+    ],
+)
+def test_a_copy_that_is_not_whole_is_told_by_its_list(
+    tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    folder = checkpoint.save(tmp_path, 1, nn.Linear(3, 3), STATE, with_tokenizer)
+    checkpoint.check_whole(folder)
+    damage(folder)
+    with pytest.raises(DamagedCheckpointError, match=words):
+        checkpoint.check_whole(folder)
+
+
+def test_a_checkpoint_without_a_list_passes(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / checkpoint.FILES).unlink()
+    checkpoint.check_whole(folder)
+
+
+def test_a_state_with_a_flipped_bit_is_damaged(tmp_path: Path) -> None:
+    """torch alone would load it."""
+    file = save(tmp_path, 3) / checkpoint.STATE
+    content = bytearray(file.read_bytes())
+    content[content.index(torch.ones(3).numpy().tobytes()) + 3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match=checkpoint.STATE):
+        checkpoint.load_state(file.parent)
+
+
+def test_a_state_is_renewed_and_the_weights_stay(tmp_path: Path) -> None:
+    folder = save(tmp_path, 3)
+    before = (folder / WEIGHTS).stat().st_mtime_ns
+    checkpoint.renew_state(tmp_path, 3, {"evaluated": 3})
+    assert checkpoint.load_state(folder) == {"evaluated": 3}
+    assert (folder / WEIGHTS).stat().st_mtime_ns == before
+    checkpoint.check_whole(folder)
+
+
+def test_another_checkpoint_of_the_same_step_is_set_aside(tmp_path: Path) -> None:
+    first = (save(tmp_path, 3) / WEIGHTS).read_bytes()
+    save(tmp_path, 3)
+    assert (tmp_path / "checkpoints" / "step-00000003.set-aside" / WEIGHTS).read_bytes() == first
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [3]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write the checkpoint .*: (Not a directory|File exists)"):
+        save(tmp_path, 1)

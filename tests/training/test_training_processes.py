@@ -15,9 +15,10 @@ import pytest
 import torch
 from one_against_two import DTYPES, Case, cases, differences, some_cases
 from safetensors.torch import load_file
-from tiny_run import TinyTask, tiny_trainer
+from tiny_run import TinyTask, tiny_config, tiny_trainer
 
 from regionvlp.training import saving as checkpoint
+from regionvlp.training.interrupts import SAVE
 from regionvlp.training.logbook import read_log
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
@@ -98,6 +99,35 @@ def test_two_ranks_train_like_one_and_either_resumes_the_other(tmp_path: Path) -
     for (step, loss), (other_step, other) in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         assert step == other_step
         assert loss == pytest.approx(other, rel=1e-4)
+
+
+def ended(*processes: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    """Exit code and the last line on standard error of each."""
+    said = [process.communicate(timeout=300)[1].strip().splitlines()[-1:] for process in processes]
+    return [(process.returncode, " ".join(lines)) for process, lines in zip(processes, said, strict=True)]
+
+
+def test_a_warning_to_one_process_saves_once_for_all(tmp_path: Path) -> None:
+    assert SAVE is not None
+    warned = {"train": {"keep": 9}, "task": {"signal_at": 7, "number": SAVE}}
+    assert finish(*ranks(tmp_path, {"train": {"keep": 9}}, warned)) == [0, 0]
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [20, 7]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(tiny_config(train := {"save_every": "3 steps"}))
+    (tmp_path / "checkpoints").write_text("in the way")
+    main, other = ended(*ranks(tmp_path, *[{"train": train}] * 2))
+    assert main[0] == other[0] == 2
+    assert main[1].startswith("error: cannot write the checkpoint ")
+    assert "error" not in other[1]
+
+
+def test_a_process_that_dies_is_not_explained_by_the_others(tmp_path: Path) -> None:
+    killed = {"task": {"signal_at": 5, "number": signal.SIGKILL}}
+    main, other = ended(*ranks(tmp_path, {}, killed))
+    assert other[0] == -signal.SIGKILL
+    assert main == (2, "process 0 stops, for another process of the run is gone")
 
 
 def check_alike(found: dict[Case, tuple[float, float]]) -> None:

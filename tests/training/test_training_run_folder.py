@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,25 @@ def test_one_process_at_a_time_and_a_dead_one_holds_nothing(tmp_path: Path) -> N
         open_run(tmp_path / "run", CONFIG)
     with RunLock(tmp_path / "run") as lock:
         lock.take()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes that inherit files")
+def test_a_forked_loader_holds_no_lock(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with RunLock(tmp_path) as lock:
+        lock.take()
+        child = os.fork()
+        if not child:
+            os.write(writing, b"here")
+            time.sleep(60)
+            os._exit(0)
+        assert os.read(reading, 4) == b"here"
+    try:
+        with RunLock(tmp_path) as lock:
+            lock.take()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_lists_of_sections_are_compared_item_by_item() -> None:

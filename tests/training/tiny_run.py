@@ -19,9 +19,9 @@ from torch import nn
 
 from regionvlp.config import resumable_keys
 from regionvlp.data.draws import Draws
-from regionvlp.errors import UnreadableItemsError
+from regionvlp.errors import RegionVLPError, UnreadableItemsError
 from regionvlp.systems.base import Trainable
-from regionvlp.training.distributed import World, close_world, open_world
+from regionvlp.training.distributed import World, close_world, one_complaint, open_world
 from regionvlp.training.loaders import Loader
 from regionvlp.training.logbook import Logbook
 from regionvlp.training.run_folder import open_run
@@ -77,6 +77,17 @@ class TinyData:
         return {"x": x + 0.1 * noise, "y": x.sum(1), "name": [f"clip{sample}" for sample in samples]}
 
 
+def tiny_settings(train: Mapping[str, Any] | None = None) -> TrainSettings:
+    """Of a run of twenty steps."""
+    values = {"epochs": 4, "batch_size": 4, "workers": 0, "device": "cpu", "log_every": 1, "eval_every": "never"}
+    return TrainSettings.model_validate({**values, "save_every": "never", **(train or {})})
+
+
+def tiny_config(train: Mapping[str, Any] | None = None, sizes: tuple[int, ...] = (22,)) -> str:
+    """What stands in the run folder."""
+    return yaml.safe_dump({"train": tiny_settings(train).model_dump(), "sizes": list(sizes)})
+
+
 def tiny_trainer(
     run: Path,
     train: Mapping[str, Any] | None = None,
@@ -89,13 +100,12 @@ def tiny_trainer(
     resume: bool = True,
 ) -> Trainer:
     """A trainer on tiny data in the folder ``run``, resumed from its newest checkpoint."""
-    values = {"epochs": 4, "batch_size": 4, "workers": 0, "device": "cpu", "log_every": 1, "eval_every": "never"}
-    train_settings = TrainSettings.model_validate({**values, "save_every": "never", **(train or {})})
+    train_settings = tiny_settings(train)
     optim_settings = OptimSettings.model_validate({"lr": 0.01, "schedule": "constant", **(optim or {})})
     world = world or World()
     candidates: tuple[Path, ...] = ()
     if resume:
-        text = yaml.safe_dump({"train": train_settings.model_dump(), "sizes": list(sizes)})
+        text = tiny_config(train, sizes)
         # Only what is written differs between processes, so each may look for itself; the main one writes.
         candidates = open_run(run, text, may_differ=MAY_DIFFER).candidates if world.is_main else ()
         candidates = world.from_main(candidates)
@@ -119,9 +129,13 @@ def main(run: Path, settings: dict[str, Any]) -> int:
     sizes = tuple(settings.get("sizes", (22,)))
     trainer = tiny_trainer(run, settings.get("train"), settings.get("optim"), task=task, world=world, sizes=sizes)
     try:
-        trainer.fit()
+        with one_complaint(world):
+            trainer.fit()
     except KeyboardInterrupt:
         return 130
+    except RegionVLPError as error:
+        sys.stderr.write(f"error: {error.message}\n" if error.message else "")
+        return error.exit_code
     finally:
         close_world(world)
     return 0

@@ -68,5 +68,5 @@ class Clips(Protocol):
             ``keys`` -> [B, ...].
 
         Raises:
-            UnreadableItemsError: naming those that cannot be read.
+            UnreadableItemsError: naming those that cannot be read. ShardError: a whole file of them is gone.
         """

@@ -21,6 +21,7 @@ from regionvlp.data.settings import RegionClipSettings
 from regionvlp.errors import InputError, ShardError, UnreadableItemsError
 from regionvlp.regions import VideoRegions, location_vectors
 from regionvlp.shards.batch import RegionBatch
+from regionvlp.shards.datafile import LostFileError
 from regionvlp.shards.reader import BatchError
 
 EXAMPLES = 3  # ids that an error names
@@ -84,6 +85,10 @@ class RegionClips:
         try:
             batch = self._source.read_rows(rows_B, slots_BF)
         except BatchError as error:
+            # A file that is gone takes all its clips along: more than a run should leave out one by one.
+            for found in error.failed.values():
+                if isinstance(found, LostFileError):
+                    raise found from None
             raise UnreadableItemsError({at: found.message for at, found in error.failed.items()}) from None
         return self._tensors(batch, shown_BF)
 

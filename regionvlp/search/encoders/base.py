@@ -57,12 +57,14 @@ class Query:
         pooled: [D] float32 of length 1; None for encoders of words alone.
         words: the words of ``text`` that may point at something, in order, each once.
         about: what the encoder needs later (tokens of the query, vectors of its words); nobody else's business.
+        notes: what there is to say about it to who asked, a line each.
     """
 
     text: str
     pooled: Floats | None
     words: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,13 @@ class Encoder(Protocol):
         name: as the user named it.
         width: D; 0 for an encoder of words alone.
         has_tokens: whether clips have tokens that could be stored, and queries be compared with them.
+        reads_pictures: whether it looks at frames; it then needs no regions.
     """
 
     name: str
     width: int
     has_tokens: bool
+    reads_pictures: bool
 
     def identity(self) -> dict[str, Any]:
         """What decides whether two encoders give the same vectors: JSON values, free of paths."""

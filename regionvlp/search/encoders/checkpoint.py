@@ -41,6 +41,7 @@ class CheckpointEncoder:
     """
 
     has_tokens = True
+    reads_pictures = False
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         self.name, self._checkpoint, self._system = name, checkpoint, checkpoint.system

@@ -46,6 +46,7 @@ class LabelWords:
     name = "labels"
     width = 0
     has_tokens = False
+    reads_pictures = False
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "labels", "least": LABEL_SCORE, "attribute": ATTRIBUTE_SCORE}
@@ -84,6 +85,7 @@ class LabelSentences:
     """
 
     has_tokens = False
+    reads_pictures = False
 
     def __init__(self, sentences: SentenceEncoder, name: str) -> None:
         self.name, self.width, self._sentences = name, sentences.width, sentences

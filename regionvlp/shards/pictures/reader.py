@@ -71,12 +71,10 @@ class FrameReader(Mapping[str, CachedVideo]):
         self.manifest = FrameManifest.read(folder)
         self.failures: list[Failure] = []
         self._files: dict[int, str] = {}
-        self._sums: dict[int, str] = {}
         for receipt in read_receipts_as(FrameReceipt, folder, shards):
             self.failures += receipt.failures
             if receipt.file is not None:
                 self._files[receipt.shard] = receipt.file
-                self._sums[receipt.shard] = receipt.sha256 or ""
 
     @cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:
@@ -128,9 +126,14 @@ class FrameReader(Mapping[str, CachedVideo]):
             tuple(row["jpeg"]),
         )
 
-    def marks(self, video_ids: Iterable[str]) -> list[str]:
-        """What tells the content of videos apart: the SHA-256 of the file that each lies in."""
-        return [self._sums[self._rows[video_id][0]] for video_id in video_ids]
+    def checksums(self) -> dict[str, str]:
+        """For each video, a checksum of its frames, in hexadecimal digits."""
+        found = {}
+        for shard in self._files:
+            with self._reading(shard) as file:
+                for row in file.read(columns=["video_id", "checksum"]).to_pylist():
+                    found[row["video_id"]] = f"{xxh3_64_intdigest(np.array(row['checksum'], np.uint64).tobytes()):016x}"
+        return found
 
     def plan(self) -> PlanTable | None:
         """The plan of the folder."""
