@@ -165,7 +165,12 @@ def _our_name(metrics: Mapping[str, Any]) -> str:
 
 
 def _finish(found: Evaluation, json_path: str | None, about: dict[str, str | None]) -> None:
-    """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else with the checkpoint."""
+    """Says which model it was, and leaves ``metrics.json`` where ``--json`` says, else with the checkpoint.
+
+    With the checkpoint lies what became of each query, too.
+    """
+    from regionvlp.evaluation.ranks import RANKS_NAME, write_ranks
+
     console = console_for(json_path)
     folder, metrics = found.checkpoint.path, found.metrics
     directions = (("t2v", "text-to-video"), ("v2t", "video-to-text"))
@@ -180,7 +185,9 @@ def _finish(found: Evaluation, json_path: str | None, about: dict[str, str | Non
         return
     target = _own_file(folder / "eval", found.items.label, record)
     write_json(record, str(target))
-    console.print(f"wrote {target}", markup=False)
+    write_ranks(target.with_name(RANKS_NAME), found.retrieval)
+    console.print(f"wrote {target}, and {RANKS_NAME} beside it: what became of each query", markup=False)
+    console.print(f"next: regionvlp report {target.parent}", markup=False, soft_wrap=True)
 
 
 SAME = (

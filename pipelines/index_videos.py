@@ -36,7 +36,7 @@ from regionvlp.search.folder import Unread, writing
 from regionvlp.search.pictures import Decoding
 from regionvlp.search.shots import check_installed, shots
 from regionvlp.search.thumbnails import Thumbnails
-from regionvlp.search.windows import WHOLE, frames_in, windows
+from regionvlp.search.windows import WHOLE, Stretch, frames_in, windows
 from regionvlp.search.writer import IndexWriter
 from regionvlp.store.files import replacing
 from regionvlp.video.find import IMAGE_SUFFIXES, VideoFile
@@ -166,6 +166,7 @@ class VideoIndexing:
         A picture, and a file that does not tell how long it is, is one.
         """
         of_video = [file.path for file in files if file.path.suffix.lower() not in IMAGE_SUFFIXES]
+        found: Iterator[tuple[float | None, list[Stretch]]]
         if self.by_shots:
             found = ((None, cut or WHOLE) for cut in shots(of_video, self.window, self.stride))
         else:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from regionvlp.search.answers import Answers, Result, WordAnswer
     from regionvlp.search.index import Index
 
-UNLIKELY = 0.5  # share of sentences about other things that find more: the answers are probably none
 SHOWN_BOXES = 2  # of a word, on a terminal
 
 
@@ -32,6 +31,14 @@ SHOWN_BOXES = 2  # of a word, on a terminal
 @click.option("--no-rerank", is_flag=True, help="Do not compare the first hundred token by token.")
 @click.option("--from-shards", is_flag=True, help="Also where no tokens are stored: slower.")
 @click.option("--fine", is_flag=True, help="Look at the answers again, for boxes on a finer grid (hub encoders).")
+@click.option(
+    "--certificate",
+    default="held",
+    show_default=True,
+    metavar="KIND",
+    help="What an answer would be without a box: held (cheap), reencode (exact) or none.",
+)
+@click.option("--all", "unfold", is_flag=True, help="Show answers that are probably none as well.")
 @click.option("--cut", type=click.Path(path_type=Path), metavar="DIR", help="Copy the moments out, not encoded anew.")
 @click.option("--edl", type=click.Path(path_type=Path), metavar="FILE", help="Write an edit list for video editors.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the answers with their boxes.")
@@ -49,6 +56,8 @@ def command(
     no_rerank: bool,
     from_shards: bool,
     fine: bool,
+    certificate: str,
+    unfold: bool,
     cut: Path | None,
     edl: Path | None,
     html: Path | None,
@@ -57,8 +66,9 @@ def command(
 ) -> None:
     """Find the moments of INDEX that QUERY describes, the best first.
 
-    Answers are always given, also where there is nothing to find: how likely it is that there is anything is said
-    first.
+    Answers are always found, also where there is nothing to find: how likely it is that anything answers is said first,
+    and where it is less likely than not, answers are folded away until --all. After a word stand its boxes, and
+    which rank the answer would have had without them.
     """
     asked_by = {"QUERY": query, "--like": like, "--from": queries_from}
     given = [name for name, value in asked_by.items() if value is not None]
@@ -76,9 +86,9 @@ def command(
     documents = []
     for text in asked:
         answers = opened.search(
-            text, top, like=like, folder=folder, after=since, rerank=not no_rerank, fine=fine
-        )  # fmt: skip
-        _say(answers, console, like)
+            text, top, like=like, folder=folder, after=since, rerank=not no_rerank, fine=fine, certificate=certificate
+        )
+        _say(answers, console, like, unfold)
         documents.append(answers.to_dict())
     if queries_from is None:
         _export(answers, cut, edl, html, console)
@@ -113,36 +123,46 @@ def _lines(path: Path) -> list[str]:
     return asked
 
 
-def _say(answers: Answers, console: Console, like: str | None) -> None:
-    likely = f"{100 * answers.present:.0f} of 100 sentences about other things find less"
-    unlikely = answers.present < UNLIKELY
+def _say(answers: Answers, console: Console, like: str | None, unfold: bool) -> None:
+    unlikely = answers.unlikely
     say = "probably not in these videos" if unlikely else "found"
-    asked = f'"{_short(answers.query)}": {say} ({likely})' if like is None else f"{answers.query}:"
+    asked = f"{answers.query}:"
+    if like is None:
+        asked = f'"{_short(answers.query)}": {say} (anything answers: {100 * answers.present:.0f} %)'
     console.print(asked, markup=False)
     for note in answers.notes:
         console.print(f"  {note}", markup=False)
+    if unlikely and not unfold:
+        if answers.results:
+            console.print(f"  {many(len(answers.results), 'answer')} folded: --all shows them", markup=False)
+        return
     for rank, result in enumerate(answers.results, start=1):
         shares = ", ".join(f"{name} {share:.2f}" for name, share in result.shares.items())
         console.print(
             f"{rank:3}. {result.video_id}  {_span(result)}  {result.score:.3f}" + (f"  ({shares})" if shares else ""),
             markup=False,
         )
-        words = [_word(word) for word in result.words if word.boxes]
-        if words and not unlikely:
-            console.print("     " + "   ".join(words), markup=False)
+        for word in result.words:
+            if word.boxes:
+                style = "dim" if word.matters is False else None
+                console.print(f"     {_word(word, rank)}", markup=False, style=style)
         if result.copies:
             copies = ", ".join(copy.video_id for copy in result.copies[:3])
             console.print(f"     looks the same: {copies}" + (" ..." if len(result.copies) > 3 else ""), markup=False)
 
 
-def _word(word: WordAnswer) -> str:
-    """A word with its best boxes: where, when, and what the detector calls them."""
+def _word(word: WordAnswer, rank: int) -> str:
+    """A word with its best boxes: where, when, what the detector calls them, and what the answer is without all."""
+    from regionvlp.search.page import without
+
     best = sorted(word.boxes, key=lambda box: -box.weight)[:SHOWN_BOXES]
     places = []
     for box in best:
         x1, y1, x2, y2 = (round(side) for side in box.box)
         places.append(f"{box.label + ' ' if box.label else ''}[{x1} {y1} {x2} {y2}] at {box.time:.1f} s")
-    return f"{word.word}: {', '.join(places)}"
+    more = f" and {len(word.boxes) - len(best)} more" if len(word.boxes) > len(best) else ""
+    told = without(word, rank)
+    return f"{word.word}: {', '.join(places)}{more}" + (f"; {told}" if told else "")
 
 
 def _span(result: Result) -> str:

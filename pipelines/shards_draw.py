@@ -58,14 +58,14 @@ def command(
             **summary_facts({name: summary[name] for name in _FACTS}),
             "on disk": human_bytes(summary["bytes"]),
         },
-        videos=_pictures(shards, reader, source, chosen),
+        videos=pictures(shards, reader, source, chosen),
         last_pixel=counts_last_pixel(reader.manifest.detector),
         class_names=names.read_text(encoding="utf-8").splitlines() if names else None,
     )
     console_for(None).print(f"drew {len(chosen)} of {len(reader)} videos: {out.resolve().as_uri()}", markup=False)
 
 
-def _pictures(folder: Path, reader: ShardReader, source: Source, video_ids: Sequence[str]) -> Iterator[Drawn]:
+def pictures(folder: Path, reader: ShardReader, source: Source, video_ids: Sequence[str]) -> Iterator[Drawn]:
     """Reads the frames of videos again, from where their rows of the plan say that they are.
 
     Raises:

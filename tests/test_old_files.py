@@ -76,7 +76,7 @@ def test_the_recipe_trains_to_the_same_losses(old: Path, expected: dict[str, Any
 
 
 def test_a_run_that_drew_otherwise_is_not_gone_on_with(old: Path) -> None:
-    with pytest.raises(InputError, match="another version of regionvlp, which drew frames and captions in another way"):
+    with pytest.raises(InputError, match="another version of regionvlp, which chose samples in another way"):
         regionvlp.train(old / "config.yaml", old / "run")
     values = read_yaml(old / "config.yaml")
     regionvlp.train(values | {"init": str(old / "run")}, old / "new")  # what the hint says

@@ -22,6 +22,7 @@ BENCHES: dict[str, tuple[str, str]] = {
         "A query at 1,000 and 12,000 items, as in DemoVLP's Table 2.",
     ),
     "rwa": ("regionvlp.pipelines.bench.rwa", "Region-word alignment, against the public form written out."),
+    "serve": ("regionvlp.pipelines.bench.serve", "Many clients at one server, against a process for each question."),
     "search": ("regionvlp.pipelines.bench.search", "Exact search over a million clips, against float32."),
 }
 

@@ -1,6 +1,6 @@
 """What the demo draws: metrics, curves, and the examples of its page.
 
-Shape letters: V videos, F frames, R regions, W words, D joint width.
+Shape letters: V videos, F frames, R regions, W words.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.evaluation.grounding import alignment
 from regionvlp.evaluation.metrics import text_to_video_ranks
 from regionvlp.extract.detector.registry import bundled_dir
 from regionvlp.pipelines.measure import Results, region_clips, region_edges, region_tokens
+from regionvlp.regions import VideoRegions
+from regionvlp.report.heat import heat_boxes, strengths, words_and_rows
 from regionvlp.report.page import inline_jpeg
-from regionvlp.report.retrieval import Curve, Example, GroundedFrame, Hit, Plot, RegionBox, write_retrieval_page
+from regionvlp.report.plots import Curve, Plot
+from regionvlp.report.retrieval import Example, GroundedFrame, Hit, write_retrieval_page
 from regionvlp.training.logbook import read_log
 from regionvlp.video import read_frames
 
@@ -47,9 +49,9 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
     write_retrieval_page(
         path,
         title="Found by a sentence, and why",
-        story="Clips of a toy world were cut into regions by a tiny Faster R-CNN; a ViT over the regions and a small "
+        lead="Clips of a toy world were cut into regions by a tiny Faster R-CNN; a ViT over the regions and a small "
         "DistilBERT then learnt, from captions alone, to bring a clip and its sentence together. No box was ever given "
-        "to them. Move over a word to see the regions that answer it.",
+        "to them. Choose a word to see the regions that answer it.",
         facts={
             "queries": f"{full.metrics['queries']} captions that training never saw",
             "gallery": f"{full.metrics['gallery']} held-out clips",
@@ -59,79 +61,58 @@ def draw_page(path: Path, results: Mapping[str, Results], out: Path) -> None:
         },
         table=table,
         plots=_plots(results, out),
-        best=[_example(full, int(i), ranks[i], out) for i in best],
-        worst=[_example(full, int(i), ranks[i], out) for i in worst],
+        groups=[
+            ("Found first", [_example(full, int(i), ranks[i], out) for i in best]),
+            ("Missed by most", [_example(full, int(i), ranks[i], out) for i in worst]),
+        ],
     )
 
 
 def _example(results: Results, i: int, rank: float, out: Path) -> Example:
-    row = results.annotations[i]
-    words, positions = _words(results, i)
-    nouns = [thing["noun"] for thing in row["objects"]]
+    assert results.video is not None
+    assert results.text is not None
+    row, checkpoint = results.annotations[i], results.checkpoint
+    words, positions = words_and_rows(checkpoint.tokenizer, row["caption"], checkpoint.config.data.text_length)
+    regions = region_clips(results.dataset).stored(i, results.dataset.choice)
+    tokens, mask = region_tokens(results.video, i, results.dataset, regions.num_frames)
+    answers, _ = strengths([results.text.tokens[i, rows].numpy() for rows in positions], tokens, mask)
     order = np.argsort(-results.retrieval.similarity[i], kind="stable")[:HITS]
+    ids = results.dataset.clips.ids
     return Example(
+        query=row["caption"],
         words=words,
-        shown=words.index(nouns[0]),
+        shown=words.index(row["objects"][0]["noun"]),
+        video_id=ids[int(results.retrieval.target[i])],
         rank=float(rank),
+        frames=_frames(results, i, answers, regions, out),
         hits=[
             Hit(
-                _thumbnail(out / "videos" / results.dataset.clips.ids[v]),
-                results.dataset.clips.ids[v],
+                _thumbnail(out / "videos" / ids[v]),
+                ids[v],
                 float(results.retrieval.similarity[i, v]),
                 bool(v == results.retrieval.target[i]),
             )
             for v in order
         ],
-        frames=_frames(results, i, positions, out),
     )
 
 
-def _words(results: Results, i: int) -> tuple[list[str], list[list[int]]]:
-    """The words of caption i (punctuation stripped) and the rows of their pieces in its tokens."""
-    caption, length = results.annotations[i]["caption"], results.checkpoint.config.data.text_length
-    words, positions, start = [], [], 0
-    for word in caption.split():
-        start = caption.index(word, start)
-        rows = results.checkpoint.tokenizer.tokens_of(caption, (start, start + len(word.strip(","))), length)
-        words.append(word.strip(","))
-        positions.append([row - 1 for row in rows])
-        start += len(word)
-    return words, positions
-
-
-def _frames(results: Results, i: int, positions: list[list[int]], out: Path) -> list[GroundedFrame]:
-    regions = region_clips(results.dataset).stored(i, results.dataset.choice)
-    slots, count = region_clips(results.dataset).settings.regions, regions.num_frames
-    assert results.video is not None
-    assert results.text is not None
-    tokens, mask = region_tokens(results.video, i, results.dataset, count)
+def _frames(
+    results: Results, i: int, answers: NDArray[np.floating], regions: VideoRegions, out: Path
+) -> list[GroundedFrame]:
+    """The frames of clip i with the regions that answer the words, ``answers`` being [W, F, R]."""
+    count, slots = regions.num_frames, region_clips(results.dataset).settings.regions
     pictures = read_frames(out / "videos" / regions.video_id, count).frames
-    answers = np.stack([alignment(results.text.tokens[i, rows].numpy(), tokens) for rows in positions])  # [W, F, R]
-    # Each word is shown from its weakest to its strongest region over the whole clip; empty slots have no say.
-    real = answers[:, mask]
-    low, high = real.min(1)[:, None, None], real.max(1)[:, None, None]
-    answers = np.round((answers - low) / np.maximum(high - low, 1e-9), 2)
     names = (bundled_dir("toy") / "objects.txt").read_text(encoding="utf-8").split()
-    boxes, sizes = region_edges(regions, slots, results.last_pixel), regions.image_size
-    return [
-        GroundedFrame(
-            picture=inline_jpeg(pictures[f]),
-            width=int(sizes[f, 1]),
-            height=int(sizes[f, 0]),
-            boxes=[
-                _box(boxes[f, r], sizes[f], f"{names[regions.class_ids[f, r]]} {regions.scores[f, r]:.2f}")
-                for r in range(min(slots, int(regions.num_regions[f])))
-            ],
-            answers=answers[:, f].tolist(),
-        )
-        for f in range(count)
-    ]
-
-
-def _box(box: NDArray[np.floating], size: NDArray[np.int32], label: str) -> RegionBox:
-    """A box in percent of a picture of ``size`` (height, width)."""
-    (x1, y1, x2, y2), (height, width) = (map(float, values) for values in (box, size))
-    return RegionBox(100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height, label)
+    edges, sizes = region_edges(regions, slots, results.last_pixel), regions.image_size
+    found = []
+    for f in range(count):
+        real = min(slots, int(regions.num_regions[f]))
+        labels = [f"{names[regions.class_ids[f, r]]} {regions.scores[f, r]:.2f}" for r in range(real)]
+        height, width = (int(side) for side in sizes[f])
+        boxes = heat_boxes(answers[:, f], edges[f], labels)
+        found.append(GroundedFrame(inline_jpeg(pictures[f]), width, height, f"{regions.frame_time[f]:.1f} s", boxes))
+    return found
 
 
 def _thumbnail(path: Path) -> str:

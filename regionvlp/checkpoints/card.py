@@ -42,7 +42,7 @@ def card_text(
         parameters: how many weights it has. licence: an identifier of the hub's, or ``unknown``.
     """
     datasets = [dataset_name(source) for source in config.data.sources]
-    front = {
+    front: dict[str, Any] = {
         "license": licence,
         "library_name": "regionvlp",
         "tags": ["regionvlp", config.task, "video-text-retrieval", "region-features"],

@@ -106,7 +106,7 @@ def evaluate(
     source = _source(items, own, place, allow_missing, frames)
     if source.shards and isinstance(opened.config.data.clips, RegionClipSettings):
         opened.check_shards(read_manifest(source.shards), source.shards)
-    settings, config = _with_regions(opened.config, regions), opened.config
+    settings, config = with_regions(opened.config, regions), opened.config
     dataset = open_source(source, settings, frames=config.eval.frames)
     check_script(dataset.captions, opened.tokenizer)
     _say_what_was_trained_on(opened, dataset.captions)
@@ -163,8 +163,12 @@ def _source(
     return validate(SourceSettings, values, "the options")
 
 
-def _with_regions(config: RunConfig, regions: int | None) -> Any:
-    """The run's data settings with R regions a frame."""
+def with_regions(config: RunConfig, regions: int | None) -> Any:
+    """The run's data settings with R regions a frame, or as they are.
+
+    Raises:
+        InputError: the model reads pixels.
+    """
     if regions is None:
         return config.data
     if not isinstance(config.data.clips, RegionClipSettings):

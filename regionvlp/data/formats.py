@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-CaptionFormat = Literal["auto", "csv", "jsonl", "msrvtt"]
+CaptionFormat = Literal["auto", "csv", "jsonl", "msrvtt", "msvd", "didemo", "lsmdc"]
 Queries = Literal["all", "first", "index_file"]

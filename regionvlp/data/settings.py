@@ -35,7 +35,7 @@ class SourceSettings(Config):
         captions: the annotation file or folder.
         format: see :func:`regionvlp.data.captions.load_captions`.
         split: the part of the annotations to use.
-        queries: which captions of a clip, for MSR-VTT only.
+        queries: which captions of a clip, for MSR-VTT and MSVD only.
         columns: role (``video``, ``caption``, ``split`` ...) -> the name of its column, for a table that calls them by
             names that are not known.
         shards: the shard folder with the videos' regions: a path, or an address such as ``s3://bucket/shards``; for

@@ -52,8 +52,8 @@ class Attention(nn.Module):
     def cls_weights(self, x_BTD: Tensor) -> Tensor:
         """[B, heads, T]: how much CLS attends to each token of a clip without padding, itself included; sums to 1."""
         query_BTD, key_BTD, _ = self.qkv(x_BTD).chunk(3, dim=-1)
-        query_BHd = query_BTD[:, 0].unflatten(-1, (self.heads, -1))
-        key_BTHd = key_BTD.unflatten(-1, (self.heads, -1))
+        query_BHd = torch.unflatten(query_BTD[:, 0], -1, (self.heads, -1))
+        key_BTHd = torch.unflatten(key_BTD, -1, (self.heads, -1))
         logits_BHT = torch.einsum("bhd,bthd->bht", query_BHd * query_BHd.shape[-1] ** -0.5, key_BTHd)
         return logits_BHT.softmax(-1)
 
@@ -61,8 +61,8 @@ class Attention(nn.Module):
         self, query_BMD: Tensor, key_value_BTE: Tensor, frames: int, mask_BFR: Tensor | None
     ) -> Tensor:
         """Each token over CLS and its group: 1 + S keys instead of T. [B, F*R, D]."""
-        query_BGSD = query_BMD.unflatten(1, (frames, -1))
-        groups_BGSE = key_value_BTE[:, 1:].unflatten(1, (frames, -1))
+        query_BGSD = torch.unflatten(query_BMD, 1, (frames, -1))
+        groups_BGSE = torch.unflatten(key_value_BTE[:, 1:], 1, (frames, -1))
         mask_BGS = mask_BFR
         if self.reach == "slot":
             query_BGSD, groups_BGSE = query_BGSD.transpose(1, 2), groups_BGSE.transpose(1, 2)
@@ -130,7 +130,8 @@ class Block(nn.Module):
         """[B, T, D]: what attention over space looks at, before its norm."""
         if self.timeattn is None:
             return x_BTD
-        return x_BTD + self.timeattn(self.norm3(x_BTD), frames, mask_BFR)
+        found: Tensor = x_BTD + self.timeattn(self.norm3(x_BTD), frames, mask_BFR)
+        return found
 
 
 class TimeSformerBlock(nn.Module):
@@ -153,7 +154,7 @@ class TimeSformerBlock(nn.Module):
 
     def forward(self, x_BTD: Tensor, frames: int, mask_BFR: Tensor | None = None) -> Tensor:
         """Returns [B, T, D]; ``mask_BFR`` is bool, True = real token, and masks whole frames; None where all are."""
-        cls_B1D, tokens_BFRD = x_BTD[:, :1], x_BTD[:, 1:].unflatten(1, (frames, -1))
+        cls_B1D, tokens_BFRD = x_BTD[:, :1], torch.unflatten(x_BTD[:, 1:], 1, (frames, -1))
         tokens_BFRD = tokens_BFRD + self.temporal_fc(self._over_time(tokens_BFRD, mask_BFR))
         found_BFSD = self._over_space(cls_B1D, tokens_BFRD)
         cls_BFD = found_BFSD[:, :, 0]
@@ -175,7 +176,7 @@ class TimeSformerBlock(nn.Module):
         if mask_BFR is not None:
             mask_N1F = mask_BFR.transpose(1, 2).flatten(0, 1)[:, None, 1:]
         found: Tensor = self.timeattn(tokens_NFD, 1, mask_N1F)
-        return found.unflatten(0, (batch, places)).transpose(1, 2)
+        return torch.unflatten(found, 0, (batch, places)).transpose(1, 2)
 
     def _over_space(self, cls_B1D: Tensor, tokens_BFRD: Tensor) -> Tensor:
         """[B, F, 1 + R, D]: each frame, with CLS, over itself."""
@@ -183,4 +184,4 @@ class TimeSformerBlock(nn.Module):
         cls_BF1D = cls_B1D[:, None].expand(-1, frames, -1, -1)
         frames_NSD = torch.cat([cls_BF1D, tokens_BFRD], dim=2).flatten(0, 1)
         found: Tensor = self.attn(self.norm1(frames_NSD), 1)
-        return found.unflatten(0, (batch, frames))
+        return torch.unflatten(found, 0, (batch, frames))

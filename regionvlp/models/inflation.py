@@ -54,6 +54,6 @@ def resize_positions(rows_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
     if side * side != count:
         message = f"{count} positions of patches are no square grid, nor one of {grid[0]} x {grid[1]}"
         raise WeightsError(message, "set model.video.image_size to what the weights were trained with")
-    square_1DSS = rows_1ND[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    square_1DSS = torch.unflatten(rows_1ND[:, 1:].transpose(1, 2), 2, (side, side))
     resized_1DN = functional.interpolate(square_1DSS, size=grid, mode="bicubic", align_corners=False).flatten(2)
     return torch.cat([rows_1ND[:, :1], resized_1DN.transpose(1, 2)], dim=1)

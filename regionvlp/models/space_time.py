@@ -33,8 +33,8 @@ class PatchEmbed(nn.Module):
         side, weight = self.proj.kernel_size[0], self.proj.weight.flatten(1)
         rows, columns = pixels_BFCHW.shape[-2] // side, pixels_BFCHW.shape[-1] // side
         whole = pixels_BFCHW[..., : rows * side, : columns * side]
-        patches = whole.unflatten(-2, (rows, side)).unflatten(-1, (columns, side))  # B F C rows P columns P
-        patches_BFNV = patches.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
+        patches_BFCYPXP = torch.unflatten(torch.unflatten(whole, -2, (rows, side)), -1, (columns, side))
+        patches_BFNV = patches_BFCYPXP.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
         return functional.linear(patches_BFNV, weight, self.proj.bias)
 
 
@@ -49,6 +49,9 @@ class SpaceTimeEncoder(nn.Module):
     rounding noise, each machine in a direction of its own. ``zero_proj`` computes the same at the start, with a
     gradient from the first step (spec section 1.5).
     """
+
+    mean: Tensor
+    std: Tensor
 
     inputs = ("pixels", "frame_mask")
 
@@ -169,7 +172,7 @@ class SpaceTimeEncoder(nn.Module):
         for block in self.blocks[:-1]:
             tokens_BTD = block(tokens_BTD, frames)
         weights_BHT = last.attn.cls_weights(last.norm1(last.seen(tokens_BTD, frames)))
-        return weights_BHT.mean(1)[:, 1:].unflatten(1, (frames, *self.settings.grid))
+        return torch.unflatten(weights_BHT.mean(1)[:, 1:], 1, (frames, *self.settings.grid))
 
     def _in_time(self, frames: int) -> Tensor:
         """[1, F, D]"""

@@ -79,8 +79,19 @@ def write_regions_page(
         boxes_per_frame: how many boxes are drawn, strongest first.
         frames_per_video: how many frames are shown, evenly chosen.
     """
-    clips = [_clip(*video, class_names, last_pixel, boxes_per_frame, frames_per_video) for video in videos]
+    clips = clips_of(videos, class_names, last_pixel, boxes_per_frame, frames_per_video)
     write_page(path, "regions.html.j2", title=title, facts=dict(facts), clips=clips)
+
+
+def clips_of(
+    videos: Iterable[Drawn],
+    class_names: Sequence[str] | None,
+    last_pixel: bool,
+    boxes_per_frame: int = 8,
+    frames_per_video: int = 4,
+) -> list[Clip]:
+    """What a page draws of videos; arguments as of :func:`write_regions_page`."""
+    return [_clip(*video, class_names, last_pixel, boxes_per_frame, frames_per_video) for video in videos]
 
 
 def _clip(

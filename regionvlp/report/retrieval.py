@@ -1,7 +1,6 @@
 """The page that shows what a model finds, and which regions answer which words.
 
-In: metrics, training logs, retrieval results with their encodings. Out: one HTML file; a word under the mouse shows its
-regions.
+In: metrics, curves, queries with what became of them. Out: one HTML file; a word that is chosen shows its regions.
 """
 
 from __future__ import annotations
@@ -11,53 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regionvlp.report.heat import HeatBox
 from regionvlp.report.page import write_page
+from regionvlp.report.plots import CURVE_HEIGHT, CURVE_WIDTH, Plot, drawn
 
-CURVE_WIDTH, CURVE_HEIGHT = 420, 160  # pixels of a plot
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a plot: its name and its points (x, y)."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot with a title and lines."""
-
-    title: str
-    curves: Sequence[Curve]
-
-
-@dataclass(frozen=True)
-class RegionBox:
-    """A region's box in percent of the picture, and its class."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    label: str
+MOST_WORDS = 32  # of a query that have regions to show
 
 
 @dataclass(frozen=True)
 class GroundedFrame:
-    """A frame, its regions, and for each word of the caption how strongly each region answers it (0 to 1)."""
+    """A frame with the regions that answer the words; ``picture`` is empty where the video was not to be had."""
 
     picture: str
     width: int
     height: int
-    boxes: Sequence[RegionBox]
-    answers: Sequence[Sequence[float]]
+    caption: str
+    boxes: Sequence[HeatBox]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One video of a ranking: a thumbnail, its similarity, and whether it is the right one."""
+    """One video of a ranking: a thumbnail if there is one, its similarity, and whether it is the right one."""
 
     picture: str
     video_id: str
@@ -67,69 +40,62 @@ class Hit:
 
 @dataclass(frozen=True)
 class Example:
-    """One query: the caption's words, where the right video came out, the first of the ranking, the right video."""
+    """One query: its words, the one that is shown first; the right video, its rank and frames; the ranking."""
 
+    query: str
     words: Sequence[str]
-    shown: int  # the word whose regions are shown first
+    shown: int
+    video_id: str
     rank: float
-    hits: Sequence[Hit]
     frames: Sequence[GroundedFrame]
+    hits: Sequence[Hit]
+
+    @property
+    def answered(self) -> frozenset[int]:
+        """The words that some region answers."""
+        return frozenset(box.word for frame in self.frames for box in frame.boxes if box.word < MOST_WORDS)
 
 
 def write_retrieval_page(
     path: Path,
     *,
     title: str,
-    story: str,
+    lead: str,
     facts: Mapping[str, str],
     table: Sequence[Mapping[str, Any]],
     plots: Sequence[Plot],
-    best: Sequence[Example],
-    worst: Sequence[Example],
+    groups: Sequence[tuple[str, Sequence[Example]]],
+    unit: str = "step",
+    notes: Sequence[str] = (),
+    queries: Sequence[tuple[float, str, str, str]] = (),
+    left_out: int = 0,
 ) -> None:
     """Draws the page.
 
     Args:
         path: the HTML file.
-        title, story: heading, and a sentence or two below it.
+        title, lead: heading, and a sentence or two below it.
         facts: name and value of each line of the summary.
         table: rows of the same keys; the first key is the row's name.
-        plots: training curves.
-        best, worst: queries to show.
+        plots: curves. unit: what they count along.
+        groups: queries to show, under a heading each.
+        notes: what could not be drawn and why, a line each.
+        queries: rank, query, right video and the first one of the ranking; ``left_out`` more are not listed.
     """
     write_page(
         path,
         "retrieval.html.j2",
         title=title,
-        story=story,
+        lead=lead,
         facts=dict(facts),
         table=[dict(row) for row in table],
-        plots=[_drawn(plot) for plot in plots],
-        groups=[("Found first", best), ("Missed by most", worst)],
+        plots=[drawn(plot) for plot in plots],
+        unit=unit,
+        groups=[(heading, examples) for heading, examples in groups if examples],
+        most_words=min(MOST_WORDS, max((len(one.words) for _, group in groups for one in group), default=0)),
+        notes=notes,
+        queries=queries,
+        left_out=left_out,
         width=CURVE_WIDTH,
         height=CURVE_HEIGHT,
     )
-
-
-def _drawn(plot: Plot) -> dict[str, Any]:
-    """A plot in the coordinates of its SVG, with the ends of both axes."""
-    points = [point for curve in plot.curves for point in curve.points]
-    if not points:
-        return {"title": plot.title, "curves": [], "x": (0, 0), "y": (0, 0)}
-    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
-    y0 = min(y0, 0.0)
-
-    def place(x: float, y: float) -> str:
-        across, up = (x - x0) / ((x1 - x0) or 1), (y - y0) / ((y1 - y0) or 1)
-        return f"{CURVE_WIDTH * across:.1f},{CURVE_HEIGHT * (1 - up):.1f}"
-
-    lines = [
-        {
-            "name": curve.name,
-            "colour": COLOURS[number % len(COLOURS)],
-            "last": curve.points[-1][1] if curve.points else 0.0,
-            "path": " ".join(place(x, y) for x, y in curve.points),
-        }
-        for number, curve in enumerate(plot.curves)
-    ]
-    return {"title": plot.title, "curves": lines, "x": (x0, x1), "y": (y0, y1)}

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from regionvlp.search.clips import Evidence
+from regionvlp.search.clips import Clip, Evidence, first_stamp
 from regionvlp.search.encoders.base import Floats
 
-# Words that a clip answers no better than this are said to have no box.
 MOST_BOXES = 8  # of a word: one a frame
+UNLIKELY = 0.5  # probability that any answer exists, below which results are probably none
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class WordBox:
         box: ``x1 y1 x2 y2`` in pixels of the frame.
         weight: how much it answers; what that means is the encoder's.
         label: what the detector calls it, where it does.
-        score_without, rank_without: of the clip without this region; None where that was not worked out.
+        score_without, rank_without: of the result without this region; None where that was not worked out.
+        matters: whether the result loses rank without it; None where that was not worked out.
+        region: its number among the regions of the clip.
     """
 
     time: float
@@ -33,14 +35,24 @@ class WordBox:
     label: str = ""
     score_without: float | None = None
     rank_without: int | None = None
+    matters: bool | None = None
+    region: int = -1
 
 
 @dataclass(frozen=True)
 class WordAnswer:
-    """A word of the query with the regions that answer it, at most one a frame, in the order of time."""
+    """A word of the query with the regions that answer it, at most one a frame, in the order of time.
+
+    Attributes:
+        score_without, rank_without, matters: as of a box, but without all of these boxes at once: what is seen
+            throughout a clip hardly hangs on one of them.
+    """
 
     word: str
     boxes: tuple[WordBox, ...]
+    score_without: float | None = None
+    rank_without: int | None = None
+    matters: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -84,32 +96,41 @@ class Answers:
 
     Attributes:
         query: as asked.
-        present: the probability that any answer exists: the share of sentences about other things that score less than
-            this query does.
+        present: the probability that any answer exists, see :mod:`regionvlp.search.presence`.
         results: best first.
         notes: what else there is to say, a line each.
+        certificate: how scores and ranks without a region were worked out, see
+            :mod:`regionvlp.search.certificate`; ``none`` where they were not.
     """
 
     query: str
     present: float
     results: tuple[Result, ...]
     notes: tuple[str, ...] = ()
+    certificate: str = "none"
+
+    @property
+    def unlikely(self) -> bool:
+        """Whether the answers are probably none."""
+        return self.present < UNLIKELY
 
     def to_dict(self) -> dict[str, Any]:
         """The search as JSON values."""
         return asdict(self)
 
 
-def word_answers(words: Sequence[str], weights: Floats | None, evidence: Evidence) -> tuple[WordAnswer, ...]:
+def word_answers(
+    words: Sequence[str], weights: Floats | None, evidence: Evidence, clip: Clip
+) -> tuple[WordAnswer, ...]:
     """The best region of each frame for each word.
 
     Args:
         words: W. weights: [W, n], NaN where nothing is known, 0 or less where there is no answer; None for no boxes.
-        evidence: the n regions.
+        evidence: the n regions. clip: whose they are.
     """
     if weights is None:
         return tuple(WordAnswer(word, ()) for word in words)
-    offset = evidence.frame_time[0] if len(evidence.frame_time) else 0.0
+    offset = first_stamp(evidence, clip)
     answers = []
     for word, row in zip(words, weights, strict=True):
         boxes = []
@@ -121,14 +142,8 @@ def word_answers(words: Sequence[str], weights: Floats | None, evidence: Evidenc
             if row[best] > 0:
                 x1, y1, x2, y2 = (round(float(side), 2) for side in evidence.boxes[best])
                 time, weight = float(evidence.frame_time[frame] - offset), round(float(row[best]), 4)
-                boxes.append(WordBox(round(time, 3), (x1, y1, x2, y2), weight, evidence.labels[best]))
+                label = evidence.labels[best]
+                boxes.append(WordBox(round(time, 3), (x1, y1, x2, y2), weight, label, region=best))
         strongest = sorted(boxes, key=lambda box: -box.weight)[:MOST_BOXES]
         answers.append(WordAnswer(word, tuple(sorted(strongest, key=lambda box: box.time))))
     return tuple(answers)
-
-
-def presence(score: float, null: Sequence[float]) -> float:
-    """The share of unrelated sentences that score less, between 0 and 1 but neither of them."""
-    values = np.asarray(null)
-    less = float((values < score).sum()) + float((values == score).sum()) / 2
-    return (less + 0.5) / (len(values) + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
@@ -30,6 +30,7 @@ from regionvlp.shards.vocabulary import Vocabulary, read_vocabulary
 # next. Below it detectors name everything that they can.
 ATTRIBUTE_SCORE = 0.2
 MISSING_EXAMPLES = 3
+STAMP_SLACK = 0.5  # seconds
 GRID = 4  # rows and columns of cells in a frame; 8 x 576 patches would be 4.7 MB of tokens a clip
 _STAMP = 12  # hexadecimal digits of a checksum
 
@@ -77,6 +78,24 @@ class Evidence:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: Sequence[str]
+
+    def without(self, regions: Collection[int]) -> Evidence:
+        """The same frames, some regions never seen."""
+        kept = [i for i in range(len(self.labels)) if i not in regions]
+        parts = {name: getattr(self, name)[kept] for name in ("frame", "slot", "boxes", "scores")}
+        return replace(self, **parts, labels=[self.labels[i] for i in kept])
+
+
+def first_stamp(evidence: Evidence, clip: Clip) -> float:
+    """What the container stamps the first frame of a clip's file with, in seconds: 0 but for a few files.
+
+    Those are known by stamps that lie outside of the clip. Of them it is estimated: the frames of a clip lie in the
+    middles of its equal parts.
+    """
+    times = evidence.frame_time
+    if not len(times) or (times[0] >= clip.start - STAMP_SLACK and times[-1] <= clip.end + (times[-1] - times[0])):
+        return 0.0
+    return float(times[0] - clip.start - (clip.end - clip.start) / (2 * len(times)))
 
 
 @dataclass(frozen=True)
@@ -126,25 +145,25 @@ class ClipInput:
             labels=labels,
         )
 
-    def names(self, least: float) -> dict[str, float]:
-        """What the clip shows by name: each label with its weight, the surest first.
 
-        In a frame a name is as sure as its surest region, of any detector; over the frames the squares add up, so that
-        what is seen throughout comes before what is seen once.
+def names(evidence: Evidence, least: float) -> dict[str, float]:
+    """What a clip shows by name: each label with its weight, the surest first.
 
-        Args:
-            least: regions with a smaller score do not count.
-        """
-        evidence = self.evidence
-        best: dict[tuple[int, str], float] = {}
-        for frame, score, label in zip(evidence.frame.tolist(), evidence.scores.tolist(), evidence.labels, strict=True):
-            if label and score >= least:
-                best[frame, label] = max(best.get((frame, label), 0.0), score)
-        total: dict[str, float] = {}
-        for (_, label), score in best.items():
-            total[label] = total.get(label, 0.0) + score**2
-        ordered = sorted(total, key=lambda label: (-total[label], label))
-        return {label: total[label] ** 0.5 for label in ordered}
+    In a frame a name is as sure as its surest region, of any detector; over the frames the squares add up, so that
+    what is seen throughout comes before what is seen once.
+
+    Args:
+        least: regions with a smaller score do not count.
+    """
+    best: dict[tuple[int, str], float] = {}
+    for frame, score, label in zip(evidence.frame.tolist(), evidence.scores.tolist(), evidence.labels, strict=True):
+        if label and score >= least:
+            best[frame, label] = max(best.get((frame, label), 0.0), score)
+    total: dict[str, float] = {}
+    for (_, label), score in best.items():
+        total[label] = total.get(label, 0.0) + score**2
+    ordered = sorted(total, key=lambda label: (-total[label], label))
+    return {label: total[label] ** 0.5 for label in ordered}
 
 
 def _cells(pictures: Pictures, grid: int) -> Evidence:
@@ -271,7 +290,7 @@ class ShardClips:
             ShardError: its file is damaged, or the folders hold other frames of it.
         """
         regions = tuple(reader[clip.clip_id] for reader in self.readers)
-        looked = [*regions, *([pictures] if pictures is not None else [])]
+        looked: list[VideoRegions | Pictures] = [*regions, *([pictures] if pictures is not None else [])]
         for other in looked[1:]:
             if not np.array_equal(other.frame_index, looked[0].frame_index):
                 raise ShardError(

@@ -26,6 +26,7 @@ from typing import Any
 
 from regionvlp import __version__
 from regionvlp.errors import InputError, ShardError
+from regionvlp.search.presence import Judge
 from regionvlp.store.files import create_once, document_text, is_temporary, read_document, remove_leftovers, replacing
 
 INDEX_VERSION = 1
@@ -170,7 +171,7 @@ class Contents:
         segments: names, each with the number of its rows.
         dropped: rows that were taken out, by segment, ascending.
         unread: files that failed.
-        null: by encoder, what unrelated sentences scored at best over all clips; empty until an indexing ended.
+        presence: by encoder, what tells whether anything answers a query; empty until an indexing ended.
         done: parts of the videos that are indexed, by name.
         generation: counts the changes.
     """
@@ -178,7 +179,7 @@ class Contents:
     segments: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
     unread: tuple[Unread, ...] = ()
-    null: tuple[list[float], ...] = ()
+    presence: tuple[Judge, ...] = ()
     done: tuple[str, ...] = ()
     generation: int = 0
 
@@ -200,7 +201,11 @@ class Contents:
         values = read_document(path)
         try:
             values["unread"] = tuple(Unread(**row) for row in values["unread"])
-            values["null"], values["done"] = tuple(values["null"]), tuple(values["done"])
+            values["done"] = tuple(values["done"])
+            values["presence"] = tuple(
+                Judge(one["mean"], one["spread"], tuple(one["weights"])) for one in values.get("presence", ())
+            )
+            values.pop("null", None)  # of an index of before; it is measured again when it is needed
             return cls(**values)
         except (TypeError, KeyError):
             raise ShardError(f"{path} is damaged: its fields are not an index's", "make the index anew") from None
@@ -212,7 +217,7 @@ class Contents:
             ShardError: the disk refuses; what counted before counts still.
         """
         next_one = replace(self, generation=self.generation + 1)
-        values = {**asdict(next_one), "null": list(self.null), "done": list(self.done)}
+        values = {**asdict(next_one), "done": list(self.done)}
         with writing(folder), replacing(folder / CONTENTS_NAME) as temporary:
             temporary.write_text(document_text(values), encoding="utf-8")
         return next_one

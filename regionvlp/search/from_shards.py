@@ -37,18 +37,23 @@ class ShardTokens:
         """
         if not clips:
             return []
-        made = encoder.encode_clips([self._read(clip) for clip in clips])
+        made = encoder.encode_clips([self.read(clip) for clip in clips])
         assert made.tokens is not None, f"{encoder.name} has no tokens"
         parts = [getattr(made, name) for name in ("mask", "frames", "slots")]
         return [StoredTokens(*row) for row in zip(made.tokens.astype(np.float16), *parts, strict=True)]
 
-    def _read(self, clip: Clip) -> ClipInput:
+    def read(self, clip: Clip) -> ClipInput:
+        """A clip with its regions.
+
+        Raises:
+            InputError: the shards are gone, or hold it no longer as it was indexed.
+        """
         held = self._held.get(clip.clip_id)
         if held is None or held[1] != clip.stamp:
             state = "hold another state of" if held else "no longer hold"
             raise InputError(
                 f"the shards of the index {state} '{clip.clip_id}'",
-                "make the index anew with --tokens, or leave --from-shards out",
+                "index it again, or search without --from-shards and --certificate reencode",
             )
         return held[0].read(clip)
 
@@ -61,7 +66,8 @@ class ShardTokens:
         folders = [Path(name) for name in self._source["shards"]]
         if gone := next((folder for folder in folders if not folder.is_dir()), None):
             raise InputError(
-                f"the shards of the index are no longer at {gone}", "put them back, or leave --from-shards out"
+                f"the shards of the index are no longer at {gone}",
+                "put them back, or search without --from-shards and --certificate reencode",
             )
         opened = ShardClips(folders)
         yield from ((clip.clip_id, (opened, clip.stamp)) for clip in opened.clips())

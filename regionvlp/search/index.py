@@ -6,7 +6,6 @@ Shape letters: N clips that the segments hold, those that were taken out include
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,16 +19,20 @@ from numpy.typing import NDArray
 
 from regionvlp.errors import InputError, ShardError, VideoError
 from regionvlp.regions import cast_features
-from regionvlp.search.answers import Answers, Copy, Result, presence, word_answers
+from regionvlp.search.answers import Answers
+from regionvlp.search.certificate import Asked, check_how
 from regionvlp.search.clips import Clip, Evidence
 from regionvlp.search.encoders.base import Encoder, Floats, Query, StoredTokens
 from regionvlp.search.encoders.opening import open_again
+from regionvlp.search.filters import Filters
 from regionvlp.search.folder import Contents, IndexManifest, Unread
 from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.looking import FRAMES, like_file, look_again
 from regionvlp.search.moments import Moment, moments, without_copies
+from regionvlp.search.presence import Crowd, Judge, Jury, VectorCrowd, WordCrowd, probability
 from regionvlp.search.rank import Gallery, Ranked, fused, reranked, top
-from regionvlp.search.segment import Segment
+from regionvlp.search.results import Found, results_of
+from regionvlp.search.segment import CLIPS_SCHEMA, Segment
 from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
@@ -46,15 +49,22 @@ class Index:
         encoders: names that stand for encoders that were moved since, see :func:`open_index`.
         device: where checkpoints run.
         from_shards: where no tokens are stored, make them of the shards.
+        opened: its encoders, where they are at hand.
 
     Attributes:
         manifest, contents: what it is, and what of it counts.
     """
 
     def __init__(
-        self, folder: Path, encoders: Sequence[str] = (), device: str = "cpu", from_shards: bool = False
+        self,
+        folder: Path,
+        encoders: Sequence[str] = (),
+        device: str = "cpu",
+        from_shards: bool = False,
+        opened: Sequence[Encoder] = (),
     ) -> None:
         self.folder, self._given, self._device = folder, tuple(encoders), device
+        self._opened = list(opened)
         self.manifest = IndexManifest.read(folder)
         self._shards = ShardTokens(folder, self.manifest) if from_shards else None
         self.contents, self._segments = _opened(folder, self.manifest)
@@ -62,7 +72,7 @@ class Index:
         self.live = np.ones(int(self._starts[-1]), np.bool_)
         for segment, start in zip(self._segments, self._starts, strict=False):
             self.live[start + np.array(self.contents.dropped.get(segment.name, []), np.int64)] = False
-        self._words = Words(folder)
+        self.words = Words(folder)
 
     def __len__(self) -> int:
         return int(self.live.sum())
@@ -83,7 +93,7 @@ class Index:
             InputError: one is gone, or is another one than the index was made with; or none has the tokens that
                 ``from_shards`` asks for.
         """
-        opened = [open_again(record, self._given, self._device) for record in self.manifest.encoders]
+        opened = self._opened or [open_again(record, self._given, self._device) for record in self.manifest.encoders]
         if self._shards is not None and not any(encoder.has_tokens for encoder in opened):
             names = ", ".join(encoder.name for encoder in opened)
             raise InputError(
@@ -94,19 +104,38 @@ class Index:
     @cached_property
     def clips(self) -> pa.Table:
         """The table of all clips, see ``segment``; rows are numbered through, those taken out included."""
-        return pa.concat_tables([segment.clips for segment in self._segments])
+        return pa.concat_tables([CLIPS_SCHEMA.empty_table(), *(segment.clips for segment in self._segments)])
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {clip_id: row for row, clip_id in enumerate(self.clips.column("clip_id").to_pylist()) if self.live[row]}
 
     @cached_property
-    def _galleries(self) -> dict[int, Gallery]:
+    def galleries(self) -> dict[int, Gallery]:
+        """The vectors of each encoder that has any, by its number."""
         return {
             k: Gallery([segment.array(f"pooled-{k}.npy") for segment in self._segments])
             for k, record in enumerate(self.manifest.encoders)
             if record.width
         }
+
+    @cached_property
+    def jury(self) -> Jury:
+        """What says whether anything answers a query, see ``presence``."""
+        files = pc.dictionary_encode(self.clips.column("video_id")).combine_chunks().indices.to_numpy().astype(np.int64)
+        ids = self.clips.column("clip_id").to_pylist() if any(not one.width for one in self.manifest.encoders) else []
+        crowds: list[Crowd] = [
+            VectorCrowd(self.galleries[k], files, self.live)
+            if record.width
+            else WordCrowd(self.words, ids, files, self.live)
+            for k, record in enumerate(self.manifest.encoders)
+        ]
+        return Jury(crowds, files, self.live)
+
+    @cached_property
+    def judges(self) -> Sequence[Judge]:
+        """What the standings of each encoder are worth: stored when an indexing ends, else learnt now."""
+        return self.contents.presence or self.jury.learn(self.encoders)
 
     def search(
         self,
@@ -116,8 +145,12 @@ class Index:
         like: str | None = None,
         folder: str | None = None,
         after: float | None = None,
+        before: float | None = None,
+        shortest: float | None = None,
+        longest: float | None = None,
         rerank: bool = True,
         fine: bool = False,
+        certificate: str = "held",
     ) -> Answers:
         """The moments that answer a sentence.
 
@@ -127,9 +160,12 @@ class Index:
             like: a moment to find others like: ``clip.mp4@12s``, or ``photo.jpg``; of the index, or any file where an
                 encoder of the index looks at frames.
             folder: only files below it, or whose id fits it as a pattern (``*.jpg``).
-            after: only files that changed after that moment, seconds since 1970.
+            after, before: only files that changed after or before that moment, seconds since 1970.
+            shortest, longest: only files of such a length, in seconds.
             rerank: compare the first hundred token by token, where there are tokens.
             fine: look at the frames of the results again, for boxes on a finer grid; a second or two each on a CPU.
+            certificate: how it is worked out what a result would be without each of its boxes: ``held`` (cheap),
+                ``reencode`` (exact, a second or more each on a CPU) or ``none``; see :mod:`~.certificate`.
 
         Raises:
             InputError: there is nothing to search for or in, or ``fine`` and no encoder looks at frames.
@@ -142,21 +178,16 @@ class Index:
         if top < 1:
             raise InputError(f"top is {top}", "ask for at least 1 result")
         notes: list[str] = []
-        allowed = self._allowed(folder, after)
+        how = check_how(certificate)
+        allowed = Filters(folder, after, before, shortest, longest).allowed(self.clips, self.live)
         queries = self._like(like) if like is not None else [e.encode_queries([query])[0] for e in self.encoders]
         if query.strip() and like is not None:
             raise InputError("a query and 'like' were given", "give one of them")
         first = RERANKED if rerank else 0
         notes += [note for query in queries for note in query.notes]
-        # Of a picture from elsewhere, encoders that do not look know nothing.
-        asked = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
-        rankings = [self._ranked(k, queries[k], max(DEPTH, top), allowed, first) for k in asked]
-        ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
-        if like is not None and (row := self._row_or_none(like)) is not None:
-            ranking = _without(ranking, {row})
-        found = self._moments(ranking, top)
-        best = [float(one.scores[0]) if len(one) else 0.0 for one in rankings]
-        present = self._present(best) if like is None else 1.0
+        hidden = self._row_or_none(like) if like is not None else None
+        found = self.find(queries, top, allowed, first, hidden)
+        present = 1.0 if like is not None else self._present(queries, found.coarse, allowed)
         if self._made_again(first):
             notes.append(
                 f"the first {RERANKED} were read from the shards and encoded again: 'index --tokens' saves that"
@@ -164,10 +195,40 @@ class Index:
         notes += _about(query)
         if not int(allowed.sum()):
             notes.append("no clip fits the filters")
-        names = [self.manifest.encoders[k].name for k in asked]
-        looked = self._looked_at(found, notes) if fine else {}
-        results = tuple(self._result(moment, queries, shares, names, looked.get(moment.row)) for moment in found)
-        return Answers(query or f"like {like}", present, results, tuple(notes))
+        looked = self._looked_at(found.told, notes) if fine else {}
+        results = results_of(self, found, looked, how)
+        worked_out = any(box.matters is not None for one in results for word in one.words for box in word.boxes)
+        return Answers(query or f"like {like}", present, results, tuple(notes), how if worked_out else "none")
+
+    def find(
+        self,
+        queries: Sequence[Query],
+        top: int,
+        allowed: NDArray[np.bool_] | None = None,
+        first: int = RERANKED,
+        hidden: int | None = None,
+    ) -> Found:
+        """The moments that answer a query, of which nothing is told yet.
+
+        Args:
+            queries: the query as each encoder understands it. top: the most moments.
+            allowed: [N], which clips count; all by default. first: how many clips are compared token by token.
+            hidden: a row that is no answer.
+        """
+        allowed = self.live if allowed is None else allowed
+        # Of a picture from elsewhere, encoders that do not look know nothing.
+        known = [k for k, one in enumerate(queries) if one.text or one.pooled is not None] or list(range(len(queries)))
+        coarse = [self._coarse(k, queries[k], max(DEPTH, top), allowed) for k in known]
+        rankings = [self._fine(k, queries[k], one, first) for k, one in zip(known, coarse, strict=True)]
+        ranking, shares = fused(rankings) if len(rankings) > 1 else (rankings[0], [])
+        if hidden is not None:
+            ranking = _without(ranking, {hidden})
+        every = self._moments(ranking)
+        asked = [
+            Asked(k, self.encoders[k], queries[k], one, min(first, len(one)) if self._compares(k, queries[k]) else 0)
+            for k, one in zip(known, rankings, strict=True)
+        ]
+        return Found(asked, coarse, shares, every, without_copies(every, self.look, self.alike, top))
 
     def rank_all(self, queries: Sequence[str], rerank: int = RERANKED) -> Floats:
         """[Q, N] float32: how well every clip answers every query, for measuring; -inf where a clip does not count.
@@ -180,7 +241,8 @@ class Index:
         encoded = [encoder.encode_queries(list(queries), words=False) for encoder in self.encoders]
         for q in range(len(queries)):
             rankings = [
-                self._ranked(k, mine[q], max(len(self), 1), self.live, rerank) for k, mine in enumerate(encoded)
+                self._fine(k, mine[q], self._coarse(k, mine[q], max(len(self), 1), self.live), rerank)
+                for k, mine in enumerate(encoded)
             ]
             ranking = fused(rankings)[0] if len(rankings) > 1 else rankings[0]
             scores[q, ranking.rows] = ranking.scores
@@ -244,44 +306,29 @@ class Index:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._segments[number], row - int(self._starts[number])
 
-    def _allowed(self, folder: str | None, after: float | None) -> NDArray[np.bool_]:
-        allowed = self.live.copy()
-        if folder is not None:
-            ids = self.clips.column("video_id")
-            below = folder.replace(os.sep, "/").strip("/")
-            if any(sign in below for sign in "*?["):
-                names = pc.unique(ids).to_pylist()
-                fitting = pa.array([name for name in names if fnmatch.fnmatchcase(name, below)], pa.string())
-                allowed &= pc.is_in(ids, value_set=fitting).to_numpy(zero_copy_only=False)
-            else:
-                fits = pc.or_(pc.starts_with(ids, below + "/"), pc.equal(ids, below))
-                allowed &= fits.to_numpy(zero_copy_only=False)
-        if after is not None:
-            paths = self.clips.column("path")
-            late = pa.array([path for path in pc.unique(paths).to_pylist() if _changed(path) > after], pa.string())
-            allowed &= pc.is_in(paths, value_set=late).to_numpy(zero_copy_only=False)
-        return allowed
-
-    def _ranked(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_], first: int) -> Ranked:
-        """The best clips for encoder ``k``, the first of them compared token by token."""
+    def _coarse(self, k: int, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
+        """The best clips for encoder ``k``, by their vectors or words."""
         record = self.manifest.encoders[k]
         if not record.width:
             return self._matched(query, depth, allowed)
         assert query.pooled is not None, f"{record.name} gave a query without a vector"
-        ranked = self._galleries[k].best(query.pooled, depth, allowed)
-        if not (first and query.about and len(ranked)):
+        return self.galleries[k].best(query.pooled, depth, allowed)
+
+    def _fine(self, k: int, query: Query, ranked: Ranked, first: int) -> Ranked:
+        """A ranking whose first clips are compared token by token, where there are tokens."""
+        if not (first and len(ranked) and self._compares(k, query)):
             return ranked
         rows = ranked.rows[:first]
-        stored = self._tokens(k, rows.tolist())
+        stored = self.tokens(k, rows.tolist())
         if stored is None:
             return ranked
         tokens, mask = ([getattr(one, name) for one in stored] for name in ("tokens", "mask"))
-        pooled = self._galleries[k].vectors(rows)
+        pooled = self.galleries[k].vectors(rows)
         known = cast_features(np.stack(tokens), np.float32)
         scores = self.encoders[k].token_scores(query, known, np.stack(mask), pooled)
         return reranked(ranked, scores)
 
-    def _tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
+    def tokens(self, k: int, rows: Sequence[int]) -> list[StoredTokens] | None:
         """The tokens of encoder ``k`` of some rows; None where there are none."""
         if self.manifest.encoders[k].tokens:
             places = map(self._place, rows)
@@ -289,6 +336,11 @@ class Index:
         if self._shards is None or not self.encoders[k].has_tokens:
             return None
         return self._shards.of(self.encoders[k], [self.clip(row) for row in rows])
+
+    def _compares(self, k: int, query: Query) -> bool:
+        """Whether encoder ``k`` can compare a query token by token."""
+        known = self.manifest.encoders[k].tokens or (self._shards is not None and self.encoders[k].has_tokens)
+        return bool(known and query.about)
 
     def _made_again(self, first: int) -> bool:
         """Whether any encoder's tokens were made anew for a search."""
@@ -298,7 +350,7 @@ class Index:
     def _matched(self, query: Query, depth: int, allowed: NDArray[np.bool_]) -> Ranked:
         """The clips that hold words of the query; behind them, all others with a score of 0."""
         scores = np.zeros(len(allowed), np.float32)
-        for clip_id, score in self._words.match(query.text).items():
+        for clip_id, score in self.words.match(query.text).items():
             if (row := self._row_of.get(clip_id)) is not None:
                 scores[row] = score
         rows = np.flatnonzero(allowed)
@@ -317,7 +369,7 @@ class Index:
         return [
             Query(
                 text if not record.width else "",
-                self._galleries[k].vectors(np.array([row]))[0] if record.width else None,
+                self.galleries[k].vectors(np.array([row]))[0] if record.width else None,
             )
             for k, record in enumerate(self.manifest.encoders)
         ]
@@ -338,69 +390,34 @@ class Index:
                 looked[moment.row] = (eyes[0], *again)
         return looked
 
-    def _moments(self, ranking: Ranked, wanted: int) -> list[Moment]:
+    def _moments(self, ranking: Ranked) -> list[Moment]:
         worst = float(ranking.scores[-1]) if len(ranking) else 0.0
         listed = (
             (int(row), float(score), self.clip(int(row))) for row, score in zip(*vars(ranking).values(), strict=True)
         )
-        return without_copies(moments(listed, worst), self._look, self._alike, wanted)
+        return moments(listed, worst)
 
-    def _look(self, row: int) -> int:
+    def look(self, row: int) -> int:
+        """64 bits that are alike for clips that look alike."""
         segment, inside = self._place(row)
         return segment.look(inside)
 
-    def _alike(self, one: int, other: int) -> bool:
+    def alike(self, one: int, other: int) -> bool:
         """Whether two clips mean the same: to every encoder with vectors, or else by the names of what they show."""
         rows = np.array([one, other])
-        pairs = [gallery.vectors(rows) for gallery in self._galleries.values()]
+        pairs = [gallery.vectors(rows) for gallery in self.galleries.values()]
         if pairs:
             return all(float(first @ second) >= SAME_MEANING for first, second in pairs)
         labels = [set(segment.evidence(inside).labels) for segment, inside in (self._place(one), self._place(other))]
         return labels[0] == labels[1]
 
-    def _present(self, best: Sequence[float]) -> float:
-        null = self.contents.null
-        if len(null) != len(best):  # the indexing never ended
-            return 0.5
-        return float(np.mean([presence(score, known) for score, known in zip(best, null, strict=True)]))
-
-    def _result(
-        self,
-        moment: Moment,
-        queries: Sequence[Query],
-        shares: Sequence[dict[int, float]],
-        names: Sequence[str],
-        looked: tuple[int, Evidence, StoredTokens] | None = None,
-    ) -> Result:
-        segment, inside = self._place(moment.row)
-        clip, evidence = segment.clip(inside), segment.evidence(inside)
-        words: Sequence[str] = ()
-        weights: Floats | None = None
-        for k, query in enumerate(queries) if looked is None else [(looked[0], queries[looked[0]])]:
-            words = words or query.words
-            if not query.words:
-                continue
-            if looked is None:
-                found = self._tokens(k, [moment.row])
-                stored = found[0] if found else None
-            else:
-                _, evidence, stored = looked
-            weights = self.encoders[k].word_weights(query, evidence, stored)
-            if weights is not None and (np.nan_to_num(weights) > 0).any():
-                words = query.words
-                break
-        copies = [(copy, self.clip(copy.row)) for copy in moment.copies]
-        return Result(
-            video_id=clip.video_id,
-            path=clip.path,
-            start=round(moment.start, 3),
-            end=round(moment.end, 3),
-            score=moment.score,
-            words=word_answers(words, weights, evidence),
-            shares={name: round(share.get(moment.row, 0.0), 6) for name, share in zip(names, shares, strict=False)},
-            copies=tuple(Copy(c.video_id, c.path, round(m.start, 3), round(m.end, 3)) for m, c in copies),
-            clip_id=clip.clip_id,
-        )
+    def _present(self, queries: Sequence[Query], rankings: Sequence[Ranked], allowed: NDArray[np.bool_]) -> float:
+        """The probability that anything answers; 0 where no clip fits the filters."""
+        if not allowed.any():
+            return 0.0
+        judges = self.jury.narrowed(self.judges, self.encoders, allowed)
+        parts = zip(judges, self.jury.crowds, queries, rankings, strict=True)
+        return probability([judge.logit(crowd.standing(query, allowed, one)) for judge, crowd, query, one in parts])
 
 
 def open_index(
@@ -460,13 +477,6 @@ def _moment(place: str) -> tuple[str, float | None]:
         return (name, float(time.removesuffix("s"))) if at else (place, None)
     except ValueError:
         return place, None
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return float("-inf")
 
 
 def parse_moment(text: str) -> float:

@@ -66,7 +66,9 @@ def pointing(index: Index, things: Sequence[Thing]) -> dict[str, float]:
     asked: dict[tuple[str, str], list[Box]] = {}
     for thing in things:
         asked.setdefault((thing.video_id, thing.word), []).append(thing.box)
-    overlaps, inside, chance = [], [], []
+    overlaps: list[bool] = []
+    inside: list[bool] = []
+    chance: list[float] = []
     for (video_id, word), boxes in asked.items():
         found = [result for result in index.search(word, top=1, folder=video_id).results if result.video_id == video_id]
         if not found:
@@ -76,9 +78,10 @@ def pointing(index: Index, things: Sequence[Thing]) -> dict[str, float]:
         overlaps.append(best is not None and max(iou(best, box) for box in boxes) >= OVERLAP)
         inside.append(best is not None and any(_middle_in(best, box) for box in boxes))
         there = index.evidence(index.row_of(found[0].clip_id)).boxes.tolist()
-        chance.append(np.mean([any(_middle_in(tuple(one), box) for box in boxes) for one in there]) if there else 0.0)
-    share = {"iou": overlaps, "inside": inside, "chance": chance}
-    return {"words": float(len(asked)), **{name: 100 * float(np.mean(values)) for name, values in share.items()}}
+        hits = [any(_middle_in(tuple(one), box) for box in boxes) for one in there]
+        chance.append(sum(hits) / len(hits) if hits else 0.0)
+    share = {name: 100 * float(np.mean(values)) for name, values in (("iou", overlaps), ("inside", inside))}
+    return {"words": float(len(asked)), **share, "chance": 100 * float(np.mean(chance))}
 
 
 def iou(one: Box, other: Box) -> float:

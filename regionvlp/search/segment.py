@@ -92,6 +92,7 @@ class Rows:
         """The same, of files that lie at these paths, by video id; those that are not named lie where they lay."""
         found = pa.array(_paths(self.clips, paths), pa.string())
         return Rows(self.clips.set_column(CLIPS_SCHEMA.names.index("path"), "path", found), self.evidence, self.arrays)
+
     @classmethod
     def joined(cls, pieces: Sequence[Rows]) -> Rows:
         """The rows of several pieces, sorted by id."""
@@ -221,7 +222,7 @@ class Segment:
 
     def moved(self, paths: Mapping[str, str]) -> bool:
         """Whether any of its files lies elsewhere than at these paths, by video id."""
-        return _paths(self.clips, paths) != self.clips.column("path").to_pylist()
+        return bool(_paths(self.clips, paths) != self.clips.column("path").to_pylist())
 
     @cached_property
     def _evidence(self) -> pa.Table:

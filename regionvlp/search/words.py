@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -83,25 +83,35 @@ class Words:
         wanted = list(dict.fromkeys(tokens(query)))[:MOST_WORDS]
         if not wanted or not self._path.exists():
             return {}
-        either = " OR ".join(f'"{word}"' for word in wanted)
         with self._open() as table:
-            rows = table.execute(
-                "SELECT clips.clip_id, -bm25(labels) FROM labels JOIN clips ON clips.number = labels.rowid "
-                "WHERE labels MATCH ?",
-                (either,),
-            ).fetchall()
-        # A word that more than half of all clips hold weighs nothing, or less; it still is there.
-        return {clip_id: max(float(score), 1e-9) for clip_id, score in rows}
+            return _matched(table, wanted)
 
-    def texts(self) -> dict[str, str]:
-        """What is filed, by clip."""
+    def match_changed(self, query: str, clip_id: str, texts: Sequence[str]) -> list[float]:
+        """What :meth:`match` would give for one clip if it had each of these texts instead of its own.
+
+        Worked out in a copy of the table in memory; 0 where no word is held.
+        """
+        with self._open() as table, closing(sqlite3.connect(":memory:")) as memory:
+            table.backup(memory)
+            found = table.execute("SELECT number FROM clips WHERE clip_id = ?", (clip_id,)).fetchone()
+            wanted = list(dict.fromkeys(tokens(query)))[:MOST_WORDS]
+            scores = []
+            for text in texts if found and wanted else ():
+                memory.execute("DELETE FROM labels WHERE rowid = ?", found)
+                memory.execute("INSERT INTO labels (rowid, text) VALUES (?, ?)", (*found, text))
+                scores.append(_matched(memory, wanted).get(clip_id, 0.0))
+        return scores or [0.0] * len(texts)
+
+    def texts(self, clip_ids: Sequence[str] | None = None) -> dict[str, str]:
+        """What is filed, by clip: of those that are named, or of all."""
         if not self._path.exists():
             return {}
+        asked = "SELECT clip_id, text FROM clips JOIN labels ON labels.rowid = clips.number"
         with self._open() as table:
-            rows = table.execute(
-                "SELECT clip_id, text FROM clips JOIN labels ON labels.rowid = clips.number"
-            ).fetchall()
-        return dict(rows)
+            if clip_ids is None:
+                return dict(table.execute(asked).fetchall())
+            found = (table.execute(f"{asked} WHERE clip_id = ?", (clip_id,)).fetchone() for clip_id in clip_ids)
+            return dict(row for row in found if row is not None)
 
     def _delete(self, table: sqlite3.Connection, clip_ids: Iterable[str]) -> None:
         for clip_id in clip_ids:
@@ -120,3 +130,13 @@ class Words:
                 f"the table of words {self._path} cannot be used: {error}",
                 "check the free space; where it is damaged, delete it and run 'regionvlp index' again",
             ) from None
+
+
+def _matched(table: sqlite3.Connection, wanted: Iterable[str]) -> dict[str, float]:
+    rows = table.execute(
+        "SELECT clips.clip_id, -bm25(labels) FROM labels JOIN clips ON clips.number = labels.rowid "
+        "WHERE labels MATCH ?",
+        (" OR ".join(f'"{word}"' for word in wanted),),
+    ).fetchall()
+    # A word that more than half of all clips hold weighs nothing, or less; it still is there.
+    return {clip_id: max(float(score), 1e-9) for clip_id, score in rows}

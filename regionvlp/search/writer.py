@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +28,7 @@ from regionvlp.search.folder import (
     remove_unnamed,
     without,
 )
-from regionvlp.search.rank import Gallery
+from regionvlp.search.index import Index
 from regionvlp.search.segment import Rows, Segment, write_segment
 from regionvlp.search.words import Words
 
@@ -130,7 +129,7 @@ class IndexWriter:
     def encoded(self, inputs: Sequence[ClipInput]) -> Encodings:
         """Encodes clips, at least one; nothing is written yet, and their frames are not needed any more."""
         made = [encoder.encode_clips(inputs) for encoder in self.encoders]
-        documents = {item.clip.clip_id: document(item) for item in inputs} if self._words is not None else {}
+        documents = {item.clip.clip_id: document(item.evidence) for item in inputs} if self._words is not None else {}
         return Encodings(Rows.of(inputs, made, self.records), documents)
 
     def publish(self, parts: Sequence[Encodings]) -> None:
@@ -147,7 +146,7 @@ class IndexWriter:
         name, count = write_segment(self._folder, self._next_number(), [rows])
         ids = rows.clips.column("clip_id").to_pylist()
         contents = without(self.contents, self._rows_of(ids))
-        self._publish(replace(contents, segments={**contents.segments, name: count}, null=()))
+        self._publish(replace(contents, segments={**contents.segments, name: count}, presence=()))
         for row, (clip_id, stamp, video_id) in enumerate(
             zip(*(rows.clips.column(key).to_pylist() for key in ("clip_id", "stamp", "video_id")), strict=True)
         ):
@@ -157,7 +156,7 @@ class IndexWriter:
         """Takes clips out; returns how many there were."""
         gone = [clip_id for clip_id in clip_ids if clip_id in self._places]
         if gone:
-            self._publish(replace(without(self.contents, self._rows_of(gone)), null=()))
+            self._publish(replace(without(self.contents, self._rows_of(gone)), presence=()))
             for clip_id in gone:
                 del self._places[clip_id]
         return len(gone)
@@ -193,15 +192,16 @@ class IndexWriter:
             self._places = {clip_id: (names[place[0]], *place[1:]) for clip_id, place in self._places.items()}
 
     def finish(self) -> None:
-        """Joins small segments in the order of their ids, and measures what sentences score that have nothing to find.
+        """Joins small segments in the order of their ids, and learns what tells whether anything answers a query.
 
         Needed once at the end, and harmless where nothing was added.
         """
         self._join()
         if self._words is not None:
             self._words.keep(self._places)
-        if not self.contents.null and self._places:
-            self._publish(replace(self.contents, null=tuple(self._null())))
+        if not self.contents.presence and self._places:
+            learnt = Index(self._folder, opened=self.encoders).judges
+            self._publish(replace(self.contents, presence=tuple(learnt)))
 
     def _publish(self, contents: Contents) -> None:
         before = self.contents
@@ -243,33 +243,6 @@ class IndexWriter:
         kept = {name: count for name, count in contents.segments.items() if name not in small}
         dropped = {name: rows for name, rows in contents.dropped.items() if name in kept}
         self._publish(replace(contents, segments={**kept, **joined}, dropped=dropped))
-
-    def _null(self) -> Iterator[list[float]]:
-        sentences = unrelated_sentences()
-        for k, encoder in enumerate(self.encoders):
-            if not encoder.width:
-                assert self._words is not None
-                yield sorted(max(self._words.match(text).values(), default=0.0) for text in sentences)
-                continue
-            gallery = Gallery(
-                [Segment(self._folder, name, self.records).array(f"pooled-{k}.npy") for name in self.contents.segments]
-            )
-            allowed = np.ones(len(gallery), np.bool_)
-            start = 0
-            for name, count in self.contents.segments.items():
-                allowed[start + np.array(self.contents.dropped.get(name, []), np.int64)] = False
-                start += count
-            yield sorted(
-                float(gallery.best(query.pooled, 1, allowed).scores[0])
-                for query in encoder.encode_queries(sentences, words=False)
-                if query.pooled is not None
-            )
-
-
-def unrelated_sentences() -> list[str]:
-    """Sentences about things that few collections show: what they score is what chance scores."""
-    text = (resources.files("regionvlp.search") / "unrelated.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line]
 
 
 def _places(

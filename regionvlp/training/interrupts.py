@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 IMPATIENT = 2.0  # seconds; torchrun passes a Ctrl-C on to processes that have had it already
-SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
+SAVE: signal.Signals | None = getattr(signal, "SIGUSR1", None)  # not on Windows
 logger = logging.getLogger(__name__)
 
 
@@ -27,13 +27,14 @@ def nothing_to_save() -> Iterator[None]:
 
     For what lies around the steps: data is opened, a model built, and all that was learnt is saved.
     """
-    caught = SAVE is not None and threading.current_thread() is threading.main_thread()
-    before = signal.signal(SAVE, signal.SIG_IGN) if caught else None
+    if SAVE is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(SAVE, signal.SIG_IGN)
     try:
         yield
     finally:
-        if caught:
-            signal.signal(SAVE, before)
+        signal.signal(SAVE, before)
 
 
 class Interrupts:

@@ -294,7 +294,7 @@ def test_real_files_keep_their_counts(sample_data: Path) -> None:
     counted: dict[str, tuple[int, int]] = {
         "didemo/DiDeMo_val.tsv": (1065, 1065),
         "didemo/val_data.json": (4180, 1094),
-        "msvd/MSVD_train.tsv": (1200, 1200),
+        "msvd/MSVD_train.tsv": (48774, 1200),
         "cc3m/cc3m_validation_success_full.first500.tsv": (500, 500),
         "cc3m/Validation_GCC-1.1.0-Validation.first500.tsv": (500, 500),
         "flickr30k/Flickr8k.token.first1000.txt": (1000, 200),

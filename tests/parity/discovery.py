@@ -34,6 +34,8 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("block_masking", "formulas", "miles_step_", "clip_multiframe", "gae_clip"),
     ),
 }
+# Kinds of systems that do not exist yet: their cases are known, and not collected.
+WAITING = {("end_to_end", kind) for kind in ("block_masking", "formulas", "miles_step_", "clip_multiframe", "gae_clip")}
 TESTED: set[tuple[str, str]] = set()  # the kinds that some test has asked for
 NOT_CASES = {".md", ".py", ".txt"}
 

@@ -264,14 +264,21 @@ def test_runs_that_fail_of_many_things_did_nothing(tmp_path: Path) -> None:
     assert _nothing_done(errors, tmp_path).exit_code == 3
 
 
-def test_more_frames_and_regions_than_the_shards_hold(recipe: Edit, tmp_path: Path) -> None:
+def test_more_regions_than_the_shards_hold(
+    recipe: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They are masked, so that what is pointed at, and how often, stays the same for the same model."""
     out = tmp_path / "out"
-    arguments = ["--over", "regions=30,40", "--over", "frames=2,5", "--seeds", "1", "--out", str(out), *SHORT]
+    arguments = ["--over", "regions=30,40", "--seeds", "1", "--out", str(out), *SHORT]
     assert run(["ablate", "--config", str(recipe()), *arguments, "--over", "loss=global"]) == 0
     runs = [found["0"]["grounding"] for found in json.loads((out / "ablation.json").read_text())["runs"].values()]
-    assert len(runs) == 4
+    assert len(runs) == 2
     assert len({(found["cases"], found["ceiling"], found["chance"], found["centre_chance"]) for found in runs}) == 1
+    # A whole set without so many frames is a mistake.
+    arguments = ["--over", "frames=2,5", "--seeds", "1", "--out", str(tmp_path / "five"), *SHORT]
+    assert run(["ablate", "--config", str(recipe()), *arguments]) == 2
+    assert "5 frames a clip are asked for, and its shards hold at most 2" in capsys.readouterr().err
+    assert not (tmp_path / "five").exists()
 
 
 def test_captions_without_boxes_have_no_pointing(recipe: Edit, world: Path, tmp_path: Path) -> None:

@@ -322,8 +322,9 @@ def test_eval_msrvtt_on_the_public_layout(
 
 def test_the_shipped_recipes_are_valid() -> None:
     recipes = resources.files("regionvlp.configs")
-    names = ("demovlp_webvid_cc3m", "demovlp_curriculum", "demo", "frozen_1f", "frozen_4f", "frozen_8f")
-    for name in (*(f"pretrain/{name}.yaml" for name in names), "finetune/msrvtt.yaml", "finetune/frozen_msrvtt.yaml"):
+    frozen = [f"pretrain/frozen_{frames}f.yaml" for frames in (1, 4, 8)]
+    ours = [f"pretrain/{name}.yaml" for name in ("demovlp_webvid_cc3m", "demovlp_curriculum", "demo")]
+    for name in (*ours, "finetune/frozen_msrvtt.yaml", *frozen):
         values = yaml.safe_load((recipes / name).read_text(encoding="utf-8"))
         values["data"]["sources"] = values["data"]["sources"] or [{"captions": "c.csv", "shards": "s"}]
         for stage in run_config(values, source=name).staged():

@@ -29,7 +29,12 @@ def content(folder: Path) -> dict[str, object]:
             {name: np.asarray(value).tolist() for name, value in vars(evidence).items()},
             vectors,
         )
-    return {"rows": rows, "words": Words(folder).texts(), "null": index.contents.null, "unread": index.contents.unread}
+    return {
+        "rows": rows,
+        "words": Words(folder).texts(),
+        "presence": index.contents.presence,
+        "unread": index.contents.unread,
+    }
 
 
 def differences(wanted: dict[str, object], found: dict[str, object]) -> list[str]:

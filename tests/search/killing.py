@@ -207,7 +207,7 @@ def phase(out: Path) -> str:
         return "extracted" if list(shards.glob("shard-*.json")) else "extracting"
     if not contents.segments:
         return "start"
-    return "end" if contents.null else "joined" if len(contents.segments) == 1 else "segments"
+    return "end" if contents.presence else "joined" if len(contents.segments) == 1 else "segments"
 
 
 def _unreadable(out: Path) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from regionvlp.errors import InputError, RegionVLPError, WeightsError
-from regionvlp.search.clips import ShardClips
+from regionvlp.search.clips import ShardClips, names
 from regionvlp.search.encoders.base import unit
 from regionvlp.search.encoders.labels import LabelSentences, LabelWords, described, document
 from regionvlp.search.encoders.opening import open_encoder
@@ -78,10 +78,10 @@ def test_labels_make_a_sentence_the_surest_first(tmp_path: Path) -> None:
     videos = [video("a.mp4", ["red dog", "ball"]), video("b.mp4", ["cat"], score=0.1), video("c.mp4", [])]
     clips = ShardClips([write_shards(tmp_path / "s", videos)])
     read = {clip.clip_id: clips.read(clip) for clip in clips.clips()}
-    assert list(described(read["a.mp4"])) == ["red dog", "ball"]
-    assert document(read["a.mp4"]) == "red dog\nball"
-    assert described(read["b.mp4"]) == described(read["c.mp4"]) == {"nothing": 1}
-    assert read["a.mp4"].names(0.25) == pytest.approx({"red dog": 2**0.5 * 0.9, "ball": 2**0.5 * 0.8})
+    assert list(described(read["a.mp4"].evidence)) == ["red dog", "ball"]
+    assert document(read["a.mp4"].evidence) == "red dog\nball"
+    assert described(read["b.mp4"].evidence) == described(read["c.mp4"].evidence) == {"nothing": 1}
+    assert names(read["a.mp4"].evidence, 0.25) == pytest.approx({"red dog": 2**0.5 * 0.9, "ball": 2**0.5 * 0.8})
 
 
 def test_a_clip_is_its_sentence_and_the_mean_of_its_labels(tmp_path: Path, sentences: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_box_of_a_word_is_the_one_whose_label_is_nearest(tmp_path: Path, sen
 def test_shards_without_names_have_no_words(tmp_path: Path, sentences: Path) -> None:
     clips = ShardClips([write_shards(tmp_path / "s", [video("a.mp4", ["dog"])], names=False)])
     read = clips.read(clips.clips()[0])
-    assert list(described(read)) == ["nothing"]
+    assert list(described(read.evidence)) == ["nothing"]
     encoder = LabelSentences(SentenceEncoder(sentences), "labels:tiny")
     assert encoder.word_weights(encoder.encode_queries(["dog"])[0], read.evidence, None) is None
 

@@ -144,7 +144,7 @@ def test_killed_at_every_step_it_goes_on_to_the_same_index(
     tmp_path: Path, encoders: list[str], disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regionvlp.search.build.BATCH", 3)
-    monkeypatch.setattr("regionvlp.search.writer.unrelated_sentences", lambda: ["a tree", "the cat"])
+    monkeypatch.setattr("regionvlp.search.presence.unrelated_sentences", lambda: ("a tree", "the cat"))
     shards = write_shards(tmp_path / "shards", [video(name, labels) for name, labels in WORLD.items()])
     build(tmp_path / "whole", shards, encoders=encoders)
     wanted = content(tmp_path / "whole")
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_at_any_step_is_one_line(
     shards: Path, tmp_path: Path, encoders: list[str], disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regionvlp.search.build.BATCH", 3)
-    monkeypatch.setattr("regionvlp.search.writer.unrelated_sentences", lambda: ["a tree", "the cat"])
+    monkeypatch.setattr("regionvlp.search.presence.unrelated_sentences", lambda: ("a tree", "the cat"))
     build(tmp_path / "whole", shards, encoders=encoders)
     wanted = content(tmp_path / "whole")
     said: list[str] = []

@@ -12,7 +12,6 @@ everything countable is counted: a list or a clip that is cut short is an error,
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any, Literal, cast, get_args
 import pyarrow as pa
 
 from regionvlp.data.caption_table import Captions
+from regionvlp.data.datasets.parts import files_below
 from regionvlp.data.formats import Queries
 from regionvlp.data.tables import Table
 from regionvlp.errors import InputError
@@ -249,13 +249,12 @@ def _find_files(path: Path) -> dict[str, Path]:
         folder = folder.parent  # Frozen's JSON file: the lists of the splits lie beside its folder
     files: dict[str, Path] = {}
     archives: list[Path] = []
-    for parent, folders, found in os.walk(folder):
-        folders.sort()
-        for name in sorted(found):
-            if name in names:
-                files.setdefault(name, Path(parent, name))
-            elif name.lower().endswith(".zip") and any(word in name.lower() for word in ("annotation", "info", "msr")):
-                archives.append(Path(parent, name))
+    for file in files_below(folder):
+        plain = file.name.lower()
+        if file.name in names:
+            files.setdefault(file.name, file)
+        elif plain.endswith(".zip") and any(word in plain for word in ("annotation", "info", "msr")):
+            archives.append(file)
     for archive in archives:
         for name in _zip_names(archive):
             if name in SENTENCE_FILES:

@@ -29,8 +29,8 @@ Form = tuple[pa.ChunkedArray, pa.ChunkedArray]
 Read = Mapping[str, pa.ChunkedArray]
 
 LEFT_OUT = 0.01  # share of a table's rows that may be empty; they are left out and counted
-# The suffix of a file, as a regular expression for whole columns.
-MEDIA_SUFFIX = rf"(?i)\.({'|'.join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))})$"
+# The suffix of a file, or a dot in its place (DiDeMo has such names), as a regular expression for whole columns.
+MEDIA_SUFFIX = rf"(?i)\.({'|'.join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))})?$"
 _YOUTUBE = r"(?:[?&]v=|youtu\.be/|/shorts/|/embed/)(?P<id>[A-Za-z0-9_-]{11})"
 _IDS_PROPER = ("video_id", "videoid")  # of the names of a video, those that may differ from its file's
 

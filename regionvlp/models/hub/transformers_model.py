@@ -88,10 +88,10 @@ def _loaded(files: ModelFiles, kind: str) -> tuple[Any, Any, Any]:
     messages.disable_progress_bar()  # type: ignore[no-untyped-call]
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     before = messages.get_verbosity()
-    messages.set_verbosity_error()
+    messages.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(files.tokenizer, padding_side="right", **local)
-        processor = transformers.AutoImageProcessor.from_pretrained(files.folder, **local)
+        processor = transformers.AutoImageProcessor.from_pretrained(files.folder, **local)  # type: ignore[no-untyped-call]
         model, report = getattr(transformers, kind).from_pretrained(
             files.folder, output_loading_info=True, dtype=torch.float32, **local
         )

@@ -76,8 +76,10 @@ class HubEncoder:
         mask = (tokens != 0).any(-1)
         frames = np.broadcast_to(np.arange(most, dtype=np.int16)[:, None], (len(clips), most, slots))
         each = np.broadcast_to(np.arange(slots, dtype=np.int16), frames.shape)
-        parts = (tokens, mask, frames, each)
-        return EncodedClips(pooled, *(part.reshape(len(clips), most * slots, *part.shape[3:]) for part in parts))
+        flat = (len(clips), most * slots)
+        return EncodedClips(
+            pooled, tokens.reshape(*flat, self.width), mask.reshape(flat), frames.reshape(flat), each.reshape(flat)
+        )
 
     def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
         pointing = [words_of(text) for text in texts]
@@ -96,7 +98,7 @@ class HubEncoder:
             cosines = unit(tokens) @ self._vectors(query.about["words"]).T  # [B, N, W]
             best = np.where(mask[..., None], cosines, -1.0).max(1)
             # A clip that nothing is seen of has no region to speak for it.
-            scores = scores + _WORDS_SHARE * np.where(mask.any(1), best.mean(1), 0.0)
+            scores += (_WORDS_SHARE * np.where(mask.any(1), best.mean(1), 0.0)).astype(np.float32)
         return scores.astype(np.float32)
 
     def word_weights(self, query: Query, evidence: Evidence, stored: StoredTokens | None) -> Floats | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regionvlp.search.clips import ATTRIBUTE_SCORE, ClipInput, Evidence
+from regionvlp.search.clips import ATTRIBUTE_SCORE, ClipInput, Evidence, names
 from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, unit, words_of
 from regionvlp.search.encoders.sentences import SentenceEncoder
 from regionvlp.search.words import stem, tokens
@@ -27,17 +27,17 @@ MOST_LABELS = 8  # of a clip, in its sentence
 NOTHING = "nothing"  # the sentence of a clip in which nothing was recognised
 # Of two regions whose labels are about as near to a word, the surer one is meant.
 _SURENESS = 0.15
+KEPT_LABELS = 20_000  # whose vectors are kept
 
 
-def described(clip: ClipInput) -> dict[str, float]:
+def described(evidence: Evidence) -> dict[str, float]:
     """The labels that describe a clip with their weights, the surest first; never none."""
-    names = list(clip.names(LABEL_SCORE).items())[:MOST_LABELS]
-    return dict(names) or {NOTHING: 1.0}
+    return dict(list(names(evidence, LABEL_SCORE).items())[:MOST_LABELS]) or {NOTHING: 1.0}
 
 
-def document(clip: ClipInput) -> str:
+def document(evidence: Evidence) -> str:
     """The labels of a clip as text to match words in: each once, a line each."""
-    return "\n".join(clip.names(LABEL_SCORE))
+    return "\n".join(names(evidence, LABEL_SCORE))
 
 
 class LabelWords:
@@ -89,6 +89,7 @@ class LabelSentences:
 
     def __init__(self, sentences: SentenceEncoder, name: str) -> None:
         self.name, self.width, self._sentences = name, sentences.width, sentences
+        self._labels: dict[str, Floats] = {}
 
     def identity(self) -> dict[str, Any]:
         about = {"kind": "label sentences", "least": LABEL_SCORE, "attribute": ATTRIBUTE_SCORE, "most": MOST_LABELS}
@@ -99,12 +100,16 @@ class LabelSentences:
         return str(self._sentences.folder)
 
     def encode_clips(self, clips: Sequence[ClipInput]) -> EncodedClips:
+        return EncodedClips(self.vectors([clip.evidence for clip in clips]))
+
+    def vectors(self, clips: Sequence[Evidence]) -> Floats:
+        """[B, D] of length 1: what B clips are, of which no more than their regions is known."""
         found = [described(clip) for clip in clips]
-        labels = list({label: None for names in found for label in names})
-        vectors = self._sentences.encode([*(", ".join(names) for names in found), *labels])
+        labels = list({label: None for shown in found for label in shown})
+        vectors = self._sentences.encode([*(", ".join(shown) for shown in found), *labels])
         of_label = dict(zip(labels, vectors[len(clips) :], strict=True))
-        means = [sum(weight * of_label[label] for label, weight in names.items()) for names in found]
-        return EncodedClips(unit(vectors[: len(clips)] + unit(np.array(means))))
+        means = [sum(weight * of_label[label] for label, weight in shown.items()) for shown in found]
+        return unit(vectors[: len(clips)] + unit(np.array(means)))
 
     def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
         pointing = [words_of(text) if words else [] for text in texts]
@@ -122,7 +127,15 @@ class LabelSentences:
         """The cosine of word and label, and a little of the region's own score."""
         if not len(query.words) or not any(evidence.labels):
             return None
-        labels = self._sentences.encode([label or NOTHING for label in evidence.labels])
+        labels = self._label_vectors([label or NOTHING for label in evidence.labels])
         weights: Floats = query.about["words"] @ labels.T + _SURENESS * evidence.scores
         weights[:, [not label for label in evidence.labels]] = np.nan
         return weights
+
+    def _label_vectors(self, labels: Sequence[str]) -> Floats:
+        """[n, width] float32; detectors say the same few thousand things again and again, so they are kept."""
+        new = list(dict.fromkeys(label for label in labels if label not in self._labels))
+        if len(self._labels) + len(new) > KEPT_LABELS:
+            self._labels, new = {}, list(dict.fromkeys(labels))
+        self._labels.update(zip(new, self._sentences.encode(new), strict=True))
+        return np.stack([self._labels[label] for label in labels])
