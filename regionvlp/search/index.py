@@ -37,6 +37,7 @@ from regionvlp.search.words import MOST_WORDS, Words, tokens
 
 DEPTH = 1000  # clips of each encoder that are fused and joined to moments
 SAME_MEANING = 0.98  # cosine of copies
+TO_STAND_OUT = 3  # clips of an index; among fewer none can
 RERANKED = 100  # clips that are compared token by token
 _ATTEMPTS = 5  # at opening an index that is being written
 
@@ -412,9 +413,11 @@ class Index:
         return labels[0] == labels[1]
 
     def _present(self, queries: Sequence[Query], rankings: Sequence[Ranked], allowed: NDArray[np.bool_]) -> float:
-        """The probability that anything answers; 0 where no clip fits the filters."""
+        """The probability that anything answers; 0 where no clip fits the filters, a half where it cannot be told."""
         if not allowed.any():
             return 0.0
+        if len(self) < TO_STAND_OUT:
+            return 0.5
         judges = self.jury.narrowed(self.judges, self.encoders, allowed)
         parts = zip(judges, self.jury.crowds, queries, rankings, strict=True)
         return probability([judge.logit(crowd.standing(query, allowed, one)) for judge, crowd, query, one in parts])
