@@ -133,7 +133,7 @@ def _grounded(
         answers, shown = strengths([text.tokens[i, at].numpy() for at in pieces], tokens, mask)
         names = vocabulary.objects if vocabulary else None
         frames = _frames(regions, answers, region_edges(regions, settings.regions, last_pixel), names, seen)
-        examples[row] = Example(words, shown, row.video_id, row.rank, frames, hits_of(row, seen.thumbnail))
+        examples[row] = Example(row.query, words, shown, row.video_id, row.rank, frames, hits_of(row, seen.thumbnail))
     return examples
 
 

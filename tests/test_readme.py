@@ -218,6 +218,8 @@ NOT_RUN = {
     "--engine ray": "needs a cluster",
     "bench ": "takes minutes; each has tests of its own",
     "serve ": "serves until it is told to stop; has tests of its own",
+    "mcp INDEX": "waits for an agent; has tests of its own",
+    "/eval/test": "needs evaluations of that name; has tests of its own",
     "--out demo-out": "takes minutes; --quick is run",
 }
 HEAVY = ("demo", "toyworld", "toy/", "ablate", "profile")

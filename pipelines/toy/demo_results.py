@@ -79,6 +79,7 @@ def _example(results: Results, i: int, rank: float, out: Path) -> Example:
     order = np.argsort(-results.retrieval.similarity[i], kind="stable")[:HITS]
     ids = results.dataset.clips.ids
     return Example(
+        query=row["caption"],
         words=words,
         shown=words.index(row["objects"][0]["noun"]),
         video_id=ids[int(results.retrieval.target[i])],

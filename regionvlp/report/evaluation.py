@@ -64,7 +64,7 @@ def _margin(row: Ranked) -> float:
 
 def plain_example(row: Ranked) -> Example:
     """A query with its ranking, without frames and pictures."""
-    return Example(row.query.split(), 0, row.video_id, row.rank, (), hits_of(row))
+    return Example(row.query, row.query.split(), 0, row.video_id, row.rank, (), hits_of(row))
 
 
 def hits_of(row: Ranked, picture: Callable[[str], str] = lambda video_id: "") -> list[Hit]:

@@ -40,8 +40,9 @@ class Hit:
 
 @dataclass(frozen=True)
 class Example:
-    """One query: its words, the one that is shown first, the right video and its rank, its frames, the ranking."""
+    """One query: its words, the one that is shown first; the right video, its rank and frames; the ranking."""
 
+    query: str
     words: Sequence[str]
     shown: int
     video_id: str

@@ -4,8 +4,8 @@ In: a search, a clip of a result, sets of its regions. Out: for each set, score 
 
 ``held`` is cheap: the part of a score that is made of the clip as a whole stays what it is, and only what is made of
 regions is worked out again. That is the token term of a model, with the tokens of these regions masked; of words, the
-words that no label has any more, at the length that the labels had. A sentence of labels has no part that stays, so it
-is exact here as well. ``reencode`` is exact for every encoder, see :mod:`regionvlp.search.reencoding`.
+words that no label has any more, at the length that the labels had; of a sentence of labels, the mean of their own
+vectors, beside the sentence. ``reencode`` is exact for every encoder, see :mod:`regionvlp.search.reencoding`.
 
 A rank is that among all results of the search, its filters included. The other results stay as they are, those of
 windows that overlap with this one's included: they belong to it.
@@ -146,9 +146,9 @@ def held(index: Index, one: Asked, row: int, evidence: Evidence, drops: Drops) -
         ]
         return np.array([sum(s for word, s in given.items() if stem(word) in words) for words in left], np.float32)
     if isinstance(one.encoder, LabelSentences):
-        whole, *parts = one.encoder.vectors([evidence, *(evidence.without(drop) for drop in drops)])
-        found: Floats = (score + (np.array(parts) - whole) @ one.query.pooled).astype(np.float32)
-        return found
+        (pooled,) = index.galleries[one.k].vectors(np.array([row]))
+        parts = one.encoder.held(pooled, evidence, [evidence, *(evidence.without(drop) for drop in drops)])
+        return changed(score, parts @ np.asarray(one.query.pooled, np.float32))
     stored = index.tokens(one.k, [row]) if row in one.ranked.rows[: one.first] else None
     if not stored:
         return None
@@ -159,6 +159,15 @@ def held(index: Index, one: Asked, row: int, evidence: Evidence, drops: Drops) -
         one.query, np.repeat(known, len(drops), 0), masks, np.repeat(pooled, len(drops), 0)
     )
     return np.where(masks.any(1), found, one.ranked.scores[-1])  # a clip of nothing comes last
+
+
+def changed(score: float, scores: Floats) -> Floats:
+    """A score, changed by what sets the others of ``scores`` apart from the first.
+
+    That is of the whole clip, worked out as the others are; what is stored is in half precision.
+    """
+    found: Floats = (score + scores[1:] - scores[0]).astype(np.float32)
+    return found
 
 
 def score_of(ranked: Ranked, row: int) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from regionvlp.errors import InputError, VideoError
 from regionvlp.regions import VideoRegions, cast_features
+from regionvlp.search.certificate import Asked, changed, score_of
 from regionvlp.search.clips import ClipInput, Evidence, VideoClips
 from regionvlp.search.encoders.base import Floats
 from regionvlp.search.encoders.labels import LabelSentences, LabelWords, document
@@ -23,7 +24,6 @@ from regionvlp.search.from_shards import ShardTokens
 from regionvlp.search.pictures import Decoding, Pictures
 
 if TYPE_CHECKING:
-    from regionvlp.search.certificate import Asked
     from regionvlp.search.index import Index
 
 _AT_ONCE = 16  # clips
@@ -39,14 +39,15 @@ def reencoded(
     Raises:
         InputError: what the clip was made of is gone, or is not what it was.
     """
-    from regionvlp.search.certificate import held, score_of
-
     score = score_of(one.ranked, row)
-    if score is None or isinstance(one.encoder, LabelSentences):
-        return held(index, one, row, evidence, drops)
+    if score is None:
+        return None
     if isinstance(one.encoder, LabelWords):
         texts = [document(evidence.without(drop)) for drop in drops]
         return np.array(index.words.match_changed(one.query.text, index.clip(row).clip_id, texts), np.float32)
+    if isinstance(one.encoder, LabelSentences):
+        vectors = one.encoder.vectors([evidence, *(evidence.without(drop) for drop in drops)])
+        return changed(score, vectors @ np.asarray(one.query.pooled, np.float32))
     whole = clip_input(index, row, one.encoder.reads_pictures)
     if not _same(whole.evidence, evidence):
         raise InputError(

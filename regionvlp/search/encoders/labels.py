@@ -9,7 +9,7 @@ label is nearest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,11 +105,26 @@ class LabelSentences:
     def vectors(self, clips: Sequence[Evidence]) -> Floats:
         """[B, D] of length 1: what B clips are, of which no more than their regions is known."""
         found = [described(clip) for clip in clips]
-        labels = list({label: None for shown in found for label in shown})
-        vectors = self._sentences.encode([*(", ".join(shown) for shown in found), *labels])
-        of_label = dict(zip(labels, vectors[len(clips) :], strict=True))
-        means = [sum(weight * of_label[label] for label, weight in shown.items()) for shown in found]
-        return unit(vectors[: len(clips)] + unit(np.array(means)))
+        return unit(self._sentences.encode([", ".join(shown) for shown in found]) + self._means(found))
+
+    def held(self, pooled: Floats, whole: Evidence, parts: Sequence[Evidence]) -> Floats:
+        """[B, D] of length 1: a clip with some of its regions only, its sentence as if they were all there.
+
+        Args:
+            pooled: [D] of the clip. whole: all of its regions. parts: B choices of them.
+        """
+        mean, *means = self._means([described(clip) for clip in (whole, *parts)])
+        # The vector halves the angle between sentence and mean, both of length 1: one is the other's reflection.
+        pooled = unit(pooled)
+        return unit(2 * (pooled @ mean) * pooled - mean + np.array(means).reshape(len(parts), -1))
+
+    def _means(self, found: Sequence[Mapping[str, float]]) -> Floats:
+        """[B, D] of length 1: the mean direction of the labels of each clip, by their weights."""
+        vectors = self._label_vectors([label for shown in found for label in shown])
+        weights = [weight for shown in found for weight in shown.values()]
+        ends = np.cumsum([len(shown) for shown in found])
+        parts = np.split(vectors * np.array(weights, np.float32)[:, None], ends[:-1])
+        return unit(np.stack([part.sum(0) for part in parts]))
 
     def encode_queries(self, texts: Sequence[str], words: bool = True) -> list[Query]:
         pointing = [words_of(text) if words else [] for text in texts]

@@ -32,7 +32,9 @@ def address(desk: Desk) -> Iterator[str]:
     import uvicorn
 
     settings = ServerSettings(port=0)
-    with listening_socket(settings) as opened:
+    # All clips of this index are named alike, so that it cannot be told whether anything answers.
+    with pytest.MonkeyPatch.context() as patch, listening_socket(settings) as opened:
+        patch.setattr("regionvlp.search.answers.UNLIKELY", 0.0)
         server = uvicorn.Server(uvicorn.Config(create_app(desk, settings), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
