@@ -30,7 +30,7 @@ from regionvlp.training.identity import check_detector, read_detector
 from regionvlp.training.loaders import RoundRobin
 from regionvlp.training.saving import find_checkpoint
 from regionvlp.training.sense import check_captions, check_settings
-from regionvlp.training.settings import planned_steps
+from regionvlp.training.settings import check_warmup, planned_steps
 from regionvlp.training.turns import loaders_of, seed_of
 from regionvlp.weights.modules import fill, read_module_weights
 
@@ -111,6 +111,7 @@ def check_inputs(configs: Iterable[RunConfig]) -> list[int]:
         loaders = loaders_of(opened(_on_disk(config.data), config.eval), config, World())
         stream = RoundRobin(loaders, config.train.samples_per_epoch, config.train.epoch)
         steps.append(planned_steps(config.train, stream.steps_per_epoch))
+        check_warmup(config.optim, steps[-1])
     return steps
 
 

@@ -125,6 +125,20 @@ def planned_steps(train: TrainSettings, steps_per_epoch: int) -> int:
     return steps if train.max_steps is None else min(steps, train.max_steps)
 
 
+def check_warmup(optim: OptimSettings, planned: int) -> None:
+    """Holds that a run or stage of so many steps reaches its learning rate.
+
+    Raises:
+        ConfigError: it ends before.
+    """
+    if optim.warmup_steps >= planned:
+        raise ConfigError(
+            f"optim.warmup_steps {optim.warmup_steps}: the run or stage ends after {planned} steps, before its "
+            "learning rate is reached",
+            f"set optim.warmup_steps to less than {planned}",
+        )
+
+
 def is_due(interval: str, step: int, steps_per_epoch: int) -> bool:
     """True where ``interval`` ends with optimizer step number ``step`` (the first is 1)."""
     if interval == "never":

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from regionvlp.devices import pick_device
-from regionvlp.errors import ConfigError, InputError, RegionVLPError
+from regionvlp.errors import InputError, RegionVLPError
 from regionvlp.systems.base import Trainable
 from regionvlp.training import saving as checkpoint
 from regionvlp.training.best import Best, better, judged_by
@@ -35,7 +35,7 @@ from regionvlp.training.optim import build_optimizer, lr_at
 from regionvlp.training.randomness import random_state, restore_random_state, seed_everything, undisturbed
 from regionvlp.training.scalars import StepScalars
 from regionvlp.training.screen import Screen
-from regionvlp.training.settings import OptimSettings, TrainSettings, is_due, planned_steps
+from regionvlp.training.settings import OptimSettings, TrainSettings, check_warmup, is_due, planned_steps
 from regionvlp.training.step import Gradients
 from regionvlp.training.timer import StepTimer
 from regionvlp.weights.modules import DamagedCheckpointError, load_weights
@@ -100,12 +100,7 @@ class Trainer:
         self.loaders = RoundRobin(loaders, train.samples_per_epoch, train.epoch)
         self.stage, self.start = stage, start
         self.planned = planned_steps(train, self.loaders.steps_per_epoch)  # of this stage
-        if optim.warmup_steps >= self.planned:
-            raise ConfigError(
-                f"optim.warmup_steps {optim.warmup_steps}: the run ends after {self.planned} steps, before its "
-                "learning rate is reached",
-                f"set optim.warmup_steps to less than {self.planned}",
-            )
+        check_warmup(optim, self.planned)
         self.step = start  # optimizer steps done
         self.best = best
         self._since_best = 0  # evaluations

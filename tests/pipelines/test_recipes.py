@@ -117,7 +117,10 @@ def tiny(name: str, *more: str) -> list[str]:
     settings = [*TINY, *more]
     if name in PRETRAIN:
         settings += ["tokenizer.name=null", "tokenizer.vocab_size=200", "optim.warmup_steps=1"]
-    stages = [{**stage, "train": {**stage["train"], "batch_size": 8}} for stage in recipe(name).get("stages", ())]
+    stages = recipe(name).get("stages", [])
+    for stage in stages:
+        stage["train"]["batch_size"] = 8
+        stage.get("optim", {}).pop("warmup_steps", None)
     if stages:
         settings.append(f"stages={json.dumps(stages)}")
     return [word for setting in settings for word in ("--set", setting)]

@@ -120,12 +120,15 @@ def test_a_dry_run_tells_of_the_first_stage_and_checks_the_others(
         "stage 2 of 3 (two): 2 frames, steps 7 to 8",
         "stage 3 of 3: 2 frames, steps 9 to 11",
     ]
-    too_large = [STAGES[0], {"train": {"batch_size": 25}}]
-    for dry in (["--dry-run"], []):
-        arguments = ["pretrain", "--config", str(recipe(stages=too_large)), "--out", str(tmp_path / "r"), *dry]
-        assert run(arguments) == 2
-        assert "24 samples, fewer than one batch of 25" in capsys.readouterr().err
-        assert not (tmp_path / "r").exists()
+    for second, complaint in (
+        ({"train": {"batch_size": 25}}, "24 samples, fewer than one batch of 25"),
+        ({"optim": {"warmup_steps": 6}}, "warmup_steps 6: the run or stage ends after 6 steps"),
+    ):
+        for dry in (["--dry-run"], []):
+            config = recipe(stages=[STAGES[0], second])
+            assert run(["pretrain", "--config", str(config), "--out", str(tmp_path / "r"), *dry]) == 2
+            assert complaint in capsys.readouterr().err
+            assert not (tmp_path / "r").exists()
 
 
 def test_mistakes_name_the_stage(recipe: Edit) -> None:

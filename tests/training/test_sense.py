@@ -45,7 +45,7 @@ def test_settings_that_lead_nowhere(world: dict[str, Any], change: dict[str, Any
 
 
 def test_a_warm_up_longer_than_the_run(world: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="warmup_steps 1000: the run ends after 6 steps"):
+    with pytest.raises(ConfigError, match="warmup_steps 1000: the run or stage ends after 6 steps"):
         regionvlp.train(merge(world, {"optim": {"warmup_steps": 1000}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
