@@ -223,7 +223,7 @@ def test_queries_are_asked_with_their_file_and_without(world: Path, tmp_path: Pa
     assert run(["eval", "index", str(world), *arguments]) == 0
     values: dict[str, Any] = json.loads(report.read_text())
     assert values["absent"]["encoders"]["labels"]["auc"] == pytest.approx(told["auc"])
-    assert [step["taken"] for step in values["certificate"]["curve"]] == ["first box", "first word", "all words"]
+    assert values["certificate"]["curve"][0]["shown"] >= values["certificate"]["curve"][0]["random"]
 
 
 def test_an_index_without_boxes_has_nothing_to_take_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
