@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from regionvlp.shards import Manifest, Receipt, ShardReader, inspect, read_receipts
 from regionvlp.store.files import replacing
+from regionvlp.store.markdown import table
 
 CARD_NAME = "README.md"
 
@@ -89,7 +90,7 @@ def _lines(folder: Path) -> Iterator[str]:
     yield ""
     yield "## What they are"
     yield ""
-    yield from _table(
+    yield from table(
         {
             "format": f"{manifest.format}, features {manifest.dtype}",
             "frames of a video": f"up to {manifest.frames}, {manifest.video.get('sampling', 'as they came')}",
@@ -102,7 +103,7 @@ def _lines(folder: Path) -> Iterator[str]:
     yield ""
     yield "## Where they come from"
     yield ""
-    yield from _table(
+    yield from table(
         {
             "videos": "(fill in: name, version and address of the data set)",
             "licence of the videos": "(fill in)",
@@ -123,7 +124,7 @@ def _lines(folder: Path) -> Iterator[str]:
         yield ""
         yield "They have no rows; `regionvlp status . --failures` names each of them."
         yield ""
-        yield from _table({reason: f"{count:,}" for reason, count in summary["failures"].items()})
+        yield from table({reason: f"{count:,}" for reason, count in summary["failures"].items()})
     yield from _histograms(folder, receipts)
 
 
@@ -153,17 +154,6 @@ def _provenance(detector: dict[str, Any]) -> tuple[str, str]:
         if entry is not None:
             return entry.where, entry.licence
     return "(fill in)", "(fill in)"
-
-
-def _table(rows: dict[str, str]) -> Iterator[str]:
-    yield "| | |"
-    yield "|---|---|"
-    for name, value in rows.items():
-        yield f"| {_cell(name)} | {_cell(value)} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _count(number: int | None) -> str:

@@ -15,12 +15,13 @@ import yaml
 
 from regionvlp import __version__
 from regionvlp.data.settings import SourceSettings
+from regionvlp.store.markdown import table
 from regionvlp.training.config import RunConfig
 from regionvlp.weights.hub_models import HubName
 
 CARD = "README.md"
 # Data sets whose annotations are known by their format; others go by the name of their file.
-_KNOWN = {"msrvtt": "msr-vtt"}
+_KNOWN = {"msrvtt": "msr-vtt", "msvd": "msvd", "didemo": "didemo", "lsmdc": "lsmdc"}
 
 
 def card_text(
@@ -55,9 +56,9 @@ def card_text(
         [f"# {name.repo_id.split('/')[1]}", "", f"A {config.task} of {parameters:,} parameters that ranks videos by "
          "sentences, and says which regions answer which words. It reads regions of frames, not pixels."],
         ["", "## How to open it", "", *_opening(name)],
-        ["", "## Which videos it reads", "", *_table(_reads(config, detector))],
-        ["", "## What it learnt from", "", *_table(_learnt(config, datasets, data))],
-        ["", "## How it was trained", "", *_table(_trained(config, step, why))],
+        ["", "## Which videos it reads", "", *table(_reads(config, detector))],
+        ["", "## What it learnt from", "", *table(_learnt(config, datasets, data))],
+        ["", "## How it was trained", "", *table(_trained(config, step, why))],
         ["", "## What it reaches", "", *_reaches(metrics)],
         ["", "## Limits", "", *_limits(licence)],
     )  # fmt: skip
@@ -139,7 +140,7 @@ def _reaches(metrics: Mapping[str, float]) -> Iterator[str]:
         return
     yield "On what the run held out, after this step (recalls in percent, ranks from 1; ties count by their average):"
     yield ""
-    yield from _table({key: f"{value:.4g}" for key, value in metrics.items()})
+    yield from table({key: f"{value:.4g}" for key, value in metrics.items()})
     yield ""
     yield "The checkpoint may have been chosen by these very figures."
 
@@ -149,17 +150,6 @@ def _limits(licence: str) -> Iterator[str]:
     yield "- Features of another detector are refused. Scores order videos; they are no probabilities."
     if licence == "unknown":
         yield "- No licence was given: (fill in). Licences of the data and of the weights it started from may bind it."
-
-
-def _table(rows: Mapping[str, str]) -> Iterator[str]:
-    yield "| | |"
-    yield "|---|---|"
-    for name, value in rows.items():
-        yield f"| {_cell(name)} | {_cell(value)} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _words(value: object) -> str:

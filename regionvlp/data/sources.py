@@ -62,7 +62,10 @@ def open_source(
     annotated = len(captions.video_ids)
     captions = resolve_videos(captions, material.ids, allow_missing=source.allow_missing, failures=material.failures)
     if training:
+        clips_before = len(captions.video_ids)
         captions = parts.without(captions, without)
+        if not source.held_out and (left_out := clips_before - len(captions.video_ids)):
+            logger.warning("%s: %d clips are left out, since another source holds them out", source.captions, left_out)
         captions = parts.subset(captions, source.subset) if source.subset else captions
     elif source.held_out:
         captions = parts.held_out(captions, source.held_out)

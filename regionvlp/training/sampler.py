@@ -50,12 +50,14 @@ class BatchSampler:
 
     Attributes:
         steps: optimizer steps in an epoch.
+        shares: how many samples of a batch are of each dataset.
 
     Raises:
         ConfigError: the batch does not divide evenly.
     """
 
     steps: int
+    shares: Sequence[int]
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1, parts: int = 1) -> None:
         self.share = split_batch(batch_size, world_size, parts)
@@ -97,7 +99,7 @@ class EpochSampler(BatchSampler):
         self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, parts: int = 1
     ) -> None:
         super().__init__(size, batch_size, rank, world_size, parts)
-        self.seed, self.steps = seed, size // batch_size
+        self.seed, self.steps, self.shares = seed, size // batch_size, (batch_size,)
         self._order: tuple[int, Ints] | None = None  # of the last pass asked for
         if size < batch_size:
             raise InputError(
@@ -141,7 +143,7 @@ class MixSampler(BatchSampler):
         sizes, counts = ([getattr(one, name) for one in samplers] for name in ("size", "batch_size"))
         super().__init__(sum(sizes), sum(counts), rank, world_size, parts)
         self.steps = (max if epoch == "longest" else min)(one.steps for one in samplers)
-        self._samplers = samplers
+        self._samplers, self.shares = samplers, counts
         self._starts = np.cumsum([0, *sizes[:-1]])
         # Spread over the batch, so that every process and part gets of each what the batch has of it.
         places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])

@@ -53,7 +53,8 @@ def loaders_of(datasets: Sequence[Pairs], config: RunConfig, world: World, stage
     train = config.train.model_copy(update={"seed": seed_of(config, stage)})
     unreadable = config.data.unreadable
     if train.turns == "mix" and len(datasets) > 1:
-        shares = _shares(datasets, config)
+        weights = [source.weight or len(data) for source, data in zip(sources, datasets, strict=True)]
+        shares = shares_of(train.batch_size, weights)
         seeds = [mix(train.seed, number) for number in range(len(datasets))]
         passes = [EpochSampler(len(d), n, seed) for d, n, seed in zip(datasets, shares, seeds, strict=True)]
         sampler = MixSampler(passes, train.epoch, world.rank, world.size, train.accumulate)
@@ -70,8 +71,7 @@ def seed_of(config: RunConfig, stage: int) -> int:
 
 def visits(datasets: Sequence[Pairs], config: RunConfig, stream: RoundRobin) -> Iterator[Visits]:
     """What an epoch sees of each source."""
-    mixed = config.train.turns == "mix" and len(datasets) > 1
-    shares = _shares(datasets, config) if mixed else [loader.sampler.batch_size for loader in stream.loaders]
+    shares = [share for loader in stream.loaders for share in loader.sampler.shares]
     for dataset, name, share in zip(datasets, names_of(config), shares, strict=True):
         yield Visits(name, len(dataset), share, share * stream.rounds)
 
@@ -81,7 +81,3 @@ def names_of(config: RunConfig) -> list[str]:
     stems = [Path(source.captions).stem for source in config.data.sources]
     return [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems)]
 
-
-def _shares(datasets: Sequence[Pairs], config: RunConfig) -> list[int]:
-    weights = [source.weight or len(data) for source, data in zip(config.data.sources, datasets, strict=True)]
-    return shares_of(config.train.batch_size, weights)

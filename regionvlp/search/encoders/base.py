@@ -125,6 +125,17 @@ def words_of(text: str, most: int = 32) -> list[str]:
     return (pointing or list(found.values()))[:most]
 
 
+def token_rows(evidence: Evidence, stored: StoredTokens) -> NDArray[np.int64]:
+    """[n] int64: which of a clip's tokens each region of its evidence is; -1 where none is."""
+    row = {
+        (int(f), int(s)): i
+        for i, (f, s) in enumerate(zip(stored.frames, stored.slots, strict=True))
+        if stored.mask[i]
+    }
+    places = (row.get((int(f), int(s)), -1) for f, s in zip(evidence.frame, evidence.slot, strict=True))
+    return np.fromiter(places, np.int64, len(evidence.frame))
+
+
 def unit(vectors: NDArray[np.floating]) -> Floats:
     """Vectors of length 1 along the last axis, float32; zeros stay zeros."""
     vectors = vectors.astype(np.float32)

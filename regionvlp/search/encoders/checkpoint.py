@@ -25,7 +25,7 @@ from regionvlp.errors import InputError
 from regionvlp.evaluation.encode import encode_clips, encode_texts
 from regionvlp.models.encoded import Encoded
 from regionvlp.search.clips import ClipInput, Evidence
-from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, unit, words_of
+from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, token_rows, unit, words_of
 from regionvlp.store.files import sha256_of
 from regionvlp.weights.modules import WEIGHTS
 
@@ -108,16 +108,11 @@ class CheckpointEncoder:
         """The mean cosine of a word's pieces with a region's token."""
         if stored is None or not query.words:
             return None
-        row = {
-            (int(f), int(s)): i
-            for i, (f, s) in enumerate(zip(stored.frames, stored.slots, strict=True))
-            if stored.mask[i]
-        }
-        places = [row.get((int(f), int(s)), -1) for f, s in zip(evidence.frame, evidence.slot, strict=True)]
+        places = token_rows(evidence, stored)
         tokens = unit(stored.tokens[places])
         weights = np.stack([(unit(pieces) @ tokens.T).mean(0) if len(pieces) else np.full(len(places), np.nan)
                             for pieces in query.about["words"]]).astype(np.float32)  # fmt: skip
-        weights[:, [place < 0 for place in places]] = np.nan
+        weights[:, places < 0] = np.nan
         return weights
 
     def _encoded(self, texts: Sequence[str]) -> Iterator[Encoded]:

@@ -19,7 +19,7 @@ from regionvlp.errors import InputError
 from regionvlp.models.hub.base import JointModel
 from regionvlp.models.hub.files import ModelFiles
 from regionvlp.search.clips import ClipInput, Evidence
-from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, unit, words_of
+from regionvlp.search.encoders.base import EncodedClips, Floats, Query, StoredTokens, token_rows, unit, words_of
 
 _AT_ONCE = 32  # pictures in one forward
 _REMEMBERED = 64  # frames; overlapping windows share theirs
@@ -105,12 +105,7 @@ class HubEncoder:
         """By how much the cosine of word and region is above that of word and clip as a whole (its mean region)."""
         if stored is None or not query.words:
             return None
-        row = {
-            (int(f), int(s)): i
-            for i, (f, s) in enumerate(zip(stored.frames, stored.slots, strict=True))
-            if stored.mask[i]
-        }
-        places = np.array([row.get((int(f), int(s)), -1) for f, s in zip(evidence.frame, evidence.slot, strict=True)])
+        places = token_rows(evidence, stored)
         known = places >= 0
         if not known.any():
             return None
